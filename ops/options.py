@@ -1,0 +1,75 @@
+"""What a user may choose about MRA attention, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ApproxMode = Literal["full", "sparse"]
+Selection = Literal["global", "per_row"]
+
+_BLOCK_SIZES = (8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MRAOptions:
+    """How coarse, how much exact, and how the exact blocks are chosen.
+
+    Attributes:
+        block_size: tokens per block, a power of two from 8 to 128.
+        block_per_row: exact blocks per query block. With ``selection="global"`` they are spent
+            wherever they matter most; with ``"per_row"`` every row gets exactly this many.
+        num_blocks: the budget of exact blocks per head and batch row, in all; overrides
+            ``block_per_row`` and goes with ``selection="global"`` only.
+        approx_mode: ``"full"`` (MRA-2) averages what was not chosen, ``"sparse"`` (MRA-2-s)
+            drops it.
+        initial_prior_first_n_blocks: the first n block rows and block columns come first.
+        initial_prior_diagonal_n_blocks: block pairs with ``|x - y| <= n // 2`` come first.
+        selection: ``"global"`` (the paper's) or ``"per_row"``.
+
+    Raises:
+        TypeError: a size is no integer.
+        ValueError: a size is out of range, or a mode or selection is unknown.
+    """
+
+    block_size: int = 32
+    block_per_row: int = 4
+    num_blocks: int | None = None
+    approx_mode: ApproxMode = "full"
+    initial_prior_first_n_blocks: int = 0
+    initial_prior_diagonal_n_blocks: int = 0
+    selection: Selection = "global"
+
+    def __post_init__(self) -> None:
+        _check_integer("block_size", self.block_size)
+        if self.block_size not in _BLOCK_SIZES:
+            raise ValueError(
+                f"block_size must be a power of two from 8 to 128, got {self.block_size}"
+            )
+        _check_integer("block_per_row", self.block_per_row, least=1)
+        if self.num_blocks is not None:
+            _check_integer("num_blocks", self.num_blocks, least=1)
+        _check_integer("initial_prior_first_n_blocks", self.initial_prior_first_n_blocks, least=0)
+        _check_integer(
+            "initial_prior_diagonal_n_blocks", self.initial_prior_diagonal_n_blocks, least=0
+        )
+        _check_member("approx_mode", self.approx_mode, ("full", "sparse"))
+        _check_member("selection", self.selection, ("global", "per_row"))
+        if self.num_blocks is not None and self.selection == "per_row":
+            raise ValueError(
+                f"num_blocks={self.num_blocks} is a budget for the whole matrix and needs "
+                'selection="global"; with selection="per_row" use block_per_row'
+            )
+
+
+def _check_integer(name: str, value: Any, least: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__})")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        choices = " or ".join(f'"{one}"' for one in allowed)
+        raise ValueError(f"{name} must be {choices}, got {value!r}")

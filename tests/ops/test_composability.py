@@ -1,0 +1,144 @@
+"""The eager implementation under autocast, checkpointing, compilation and export."""
+
+from typing import Any
+
+import pytest
+import torch
+from mra_plugin.ops import eager, mra_attention
+from support import padding_mask, random_inputs, relative_error, run
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+OPTIONS = {"block_size": 16, "block_per_row": 2, "impl": "eager"}
+
+
+def test_autocast_is_a_cast_of_the_inputs() -> None:
+    inputs = random_inputs(1, 2, 100, dtype=torch.float32)
+    expected = run(tuple(x.bfloat16() for x in inputs), **OPTIONS)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        out, lse = mra_attention(*leaves, **OPTIONS, return_lse=True)
+        reference = mra_attention(*inputs, **{**OPTIONS, "impl": "reference"})
+    assert out.dtype == reference.dtype == torch.bfloat16
+    assert lse.dtype == torch.float32
+    assert torch.equal(out, expected[0])
+    assert torch.equal(lse, expected[1])
+    assert relative_error(reference, out) < 8e-3
+
+
+def test_backward_inside_autocast_keeps_its_precision() -> None:
+    inputs = random_inputs(1, 2, 100)
+    expected = run(inputs, **OPTIONS)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = mra_attention(*leaves, **OPTIONS)
+        (out.double() ** 2).sum().backward()
+    again = [x.clone().requires_grad_() for x in inputs]
+    (mra_attention(*again, **OPTIONS) ** 2).sum().backward()
+    assert out.dtype == torch.float64
+    assert torch.equal(out, expected[0])
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(leaves, again, strict=True))
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointing(use_reentrant: bool) -> None:
+    inputs = random_inputs(1, 2, 100)
+    plain = [x.clone().requires_grad_() for x in inputs]
+    mra_attention(*plain, **OPTIONS).square().sum().backward()
+    leaves = [x.clone().requires_grad_() for x in inputs]
+
+    def attend(*tensors: Tensor) -> Tensor:
+        return mra_attention(*tensors, **OPTIONS)
+
+    checkpoint(attend, *leaves, use_reentrant=use_reentrant).square().sum().backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(leaves, plain, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"approx_mode": "sparse", "selection": "per_row"}, {"num_blocks": 9}, {"mask": True}],
+)
+def test_operators_are_well_behaved(options: dict[str, Any]) -> None:
+    query, key, value = (x.requires_grad_() for x in random_inputs(2, 2, 50, 41))
+    mask = padding_mask([41, 17], 41) if options.pop("mask", False) else None
+    settings = {
+        "block_size": 8,
+        "block_per_row": 2,
+        "num_blocks": None,
+        "approx_mode": "full",
+        "initial_prior_first_n_blocks": 0,
+        "initial_prior_diagonal_n_blocks": 0,
+        "selection": "global",
+        "scale": 0.3,
+        **options,
+    }
+    torch.library.opcheck(eager._forward, (query, key, value, mask, None), settings)
+    results = eager._forward(query, key, value, mask, None, **settings)
+    torch.library.opcheck(
+        eager._backward,
+        (
+            torch.randn_like(results[0]),
+            None,
+            query.detach(),
+            key.detach(),
+            value.detach(),
+            mask,
+            None,
+            *(x.detach() for x in results),
+            8,
+            settings["approx_mode"],
+            0.3,
+        ),
+    )
+
+
+def loss_and_gradients(
+    attend: Any, length: int, *, masked: bool
+) -> tuple[Tensor, list[Tensor | None]]:
+    inputs = [x.requires_grad_() for x in random_inputs(2, 2, length, dtype=torch.float32)]
+    mask = padding_mask([length, length // 2], length) if masked else None
+    out = attend(*inputs, mask)
+    out.square().sum().backward()
+    return out.detach(), [x.grad for x in inputs]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_compiles_whole_and_once_for_every_length(masked: bool) -> None:
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        # Work around the attention, so that there is something to fuse.
+        return 2 * mra_attention(query + 1, key, value, mask, **OPTIONS)
+
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for length in (100, 128, 333):
+            actual = loss_and_gradients(compiled, length, masked=masked)
+            expected = loss_and_gradients(attend, length, masked=masked)
+            torch.testing.assert_close(actual, expected)
+
+
+def test_compiles_under_autocast() -> None:
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return mra_attention(query, key, value, **OPTIONS)
+
+    inputs = random_inputs(1, 2, 100, dtype=torch.float32)
+    torch.compiler.reset()
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = torch.compile(attend, fullgraph=True)(*inputs)
+        expected = attend(*inputs)
+    assert actual.dtype == torch.bfloat16
+    assert torch.equal(actual, expected)
+
+
+def test_exports_for_inference() -> None:
+    class Attend(torch.nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return mra_attention(query, key, value, **OPTIONS)
+
+    inputs = random_inputs(1, 2, 100)
+    tokens = torch.export.Dim("tokens", min=64, max=4096)
+    exported = torch.export.export(
+        Attend(), inputs, dynamic_shapes=({2: tokens}, {2: tokens}, {2: tokens})
+    )
+    longer = random_inputs(1, 2, 177)
+    torch.testing.assert_close(exported.module()(*longer), Attend()(*longer))

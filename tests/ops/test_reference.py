@@ -1,0 +1,163 @@
+"""The reference against the definition, written out token by token in plain Python."""
+
+import math
+
+import pytest
+import torch
+from mra_plugin.ops import mra_attention, mra_attention_weights
+from support import padding_mask, random_inputs
+from torch import Tensor
+
+
+def by_definition(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    real_keys: list[bool],
+    real_queries: list[bool],
+    *,
+    block_size: int,
+    block_per_row: int = 4,
+    num_blocks: int | None = None,
+    approx_mode: str = "full",
+    first: int = 0,
+    diagonal: int = 0,
+    selection: str = "global",
+) -> tuple[list[list[float]], list[float]]:
+    """Output rows and log-sum-exps of one head: query [Nq, D], key [Nk, D], value [Nk, Dv]."""
+    scale = 1 / math.sqrt(query.shape[1])
+
+    def blocks(real: list[bool]) -> list[list[int]]:
+        starts = range(0, len(real), block_size)
+        return [[i for i in range(s, min(s + block_size, len(real))) if real[i]] for s in starts]
+
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    def mean(rows: list[list[float]]) -> list[float]:
+        return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+    q, k, v = query.tolist(), key.tolist(), value.tolist()
+    query_blocks, key_blocks = blocks(real_queries), blocks(real_keys)
+    coarse = {
+        (x, y): scale * dot(mean([q[i] for i in xs]), mean([k[j] for j in ys]))
+        for x, xs in enumerate(query_blocks)
+        for y, ys in enumerate(key_blocks)
+        if xs and ys
+    }
+
+    def order(pair: tuple[int, int]) -> tuple[int, float, tuple[int, int]]:
+        x, y = pair
+        priors = (x < first) + (y < first) + bool(diagonal and abs(x - y) <= diagonal // 2)
+        return -priors, max(s for (row, _), s in coarse.items() if row == x) - coarse[pair], pair
+
+    if selection == "per_row":
+        chosen = {
+            pair
+            for x in range(len(query_blocks))
+            for pair in sorted((p for p in coarse if p[0] == x), key=order)[:block_per_row]
+        }
+    else:
+        budget = num_blocks or block_per_row * sum(bool(xs) for xs in query_blocks)
+        chosen = set(sorted(coarse, key=order)[:budget])
+
+    outs, lses = [], []
+    for i in range(len(q)):
+        numerator, denominator = [0.0] * len(v[0]), 0.0
+        for y, ys in enumerate(key_blocks):
+            x = i // block_size
+            if not real_queries[i] or (x, y) not in coarse:
+                continue
+            if (x, y) in chosen:
+                terms = [(math.exp(scale * dot(q[i], k[j])), v[j]) for j in ys]
+            elif approx_mode == "full":
+                terms = [(len(ys) * math.exp(coarse[x, y]), mean([v[j] for j in ys]))]
+            else:
+                terms = []
+            for weight, row in terms:
+                denominator += weight
+                numerator = [n + weight * r for n, r in zip(numerator, row, strict=True)]
+        outs.append([n / denominator if denominator else 0.0 for n in numerator])
+        lses.append(math.log(denominator) if denominator else -math.inf)
+    return outs, lses
+
+
+@pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_per_row": 1},
+        {"block_per_row": 3},
+        {"block_per_row": 2, "selection": "per_row"},
+        {"num_blocks": 7},
+        {"block_per_row": 2, "first": 1},
+        {"block_per_row": 2, "diagonal": 2},
+        {"num_blocks": 9, "first": 1, "diagonal": 2},
+    ],
+)
+@pytest.mark.parametrize(
+    ("query_length", "key_length", "query_real", "key_real"),
+    [(40, 40, 40, 40), (45, 45, 45, 45), (40, 40, 27, 27), (19, 50, 19, 33), (50, 19, 30, 19)],
+)
+def test_definition(
+    query_length: int,
+    key_length: int,
+    query_real: int,
+    key_real: int,
+    options: dict[str, int | str],
+    approx_mode: str,
+) -> None:
+    query, key, value = random_inputs(1, 1, query_length, key_length, 6, 5)
+    key_mask = padding_mask([key_real], key_length)
+    query_mask = padding_mask([query_real], query_length)
+    expected, expected_lse = by_definition(
+        query[0, 0],
+        key[0, 0],
+        value[0, 0],
+        key_mask[0].tolist(),
+        query_mask[0].tolist(),
+        block_size=8,
+        approx_mode=approx_mode,
+        **options,  # type: ignore[arg-type]
+    )
+    names = {"first": "initial_prior_first_n_blocks", "diagonal": "initial_prior_diagonal_n_blocks"}
+    out, lse = mra_attention(
+        query,
+        key,
+        value,
+        key_mask,
+        query_mask,
+        block_size=8,
+        approx_mode=approx_mode,
+        return_lse=True,
+        impl="reference",
+        **{names.get(name, name): option for name, option in options.items()},
+    )
+    torch.testing.assert_close(out[0, 0], torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(lse[0, 0], torch.tensor(expected_lse, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+def test_weights_are_the_matrix_that_multiplies_the_values(approx_mode: str) -> None:
+    query, key, value = random_inputs(2, 3, 75)
+    mask = padding_mask([75, 41], 75)
+    options = {"block_size": 16, "block_per_row": 2, "approx_mode": approx_mode}
+    weights = mra_attention_weights(query, key, mask, **options)
+    out = mra_attention(query, key, value, mask, **options, impl="eager")
+    torch.testing.assert_close(weights @ value, out)
+    sums = weights.sum(-1)
+    assert torch.all(((sums - 1).abs() < 1e-12) | (sums == 0))
+    assert torch.all(weights[1, :, 41:] == 0)
+    assert torch.all(weights[1, :, :, 41:] == 0)
+
+
+def test_gradcheck() -> None:
+    inputs = tuple(x.requires_grad_() for x in random_inputs(1, 2, 21, 26, 3, 4))
+    mask = padding_mask([19], 26)
+    for approx_mode in ("full", "sparse"):
+        assert torch.autograd.gradcheck(
+            lambda q, k, v, mode=approx_mode: mra_attention(
+                q, k, v, mask, block_size=8, block_per_row=1, approx_mode=mode, impl="reference"
+            ),
+            inputs,
+        )
