@@ -1,0 +1,143 @@
+"""What an attention backend is, and how the attention that it builds is called."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from .errors import AttentionParameterError
+from .names import nearest, quoted
+
+
+class Attention(Protocol):
+    """The call that every built attention answers.
+
+    Padding means the same to all of them: a padded key changes no output, the output at a padded
+    query is 0, and a sequence whose keys are all padded gives zeros, never NaN.
+
+    An attention may also have a method ``weights(query, key, key_padding_mask=None,
+    query_padding_mask=None, *, scale=None)`` that returns the dense [B, H, Nq, Nk] matrix which
+    it stands for, to look at.
+    """
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        query_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attends.
+
+        Args:
+            query: [B, H, Nq, D].
+            key: [B, H, Nk, D].
+            value: [B, H, Nk, Dv].
+            key_padding_mask: bool [B, Nk], True at a real token; None if all are real.
+            query_padding_mask: bool [B, Nq]; None means ``key_padding_mask`` where Nq == Nk, and
+                otherwise that all are real.
+            scale: factor on the logits; None means 1/√D.
+
+        Returns:
+            [B, H, Nq, Dv], in the dtype of ``query``.
+        """
+        ...
+
+
+def nothing_against_it(*_: object) -> None:
+    """The answer of a backend that runs anywhere and serves anything."""
+
+
+@dataclass(frozen=True)
+class AttentionBackend:
+    """A way to compute attention, as a plugin offers it.
+
+    Attributes:
+        name: what users ask for it by.
+        build: class or function that takes the backend's parameters by keyword and returns an
+            `Attention` (an ``nn.Module`` where there are weights).
+        summary: one line for listings.
+        why_unavailable: returns why the backend can't run on this machine, or None if it can.
+            Asked by every listing and before every build, so it should be quick.
+        why_unsupported: takes (query, key, value) and returns why the backend can't serve them,
+            or None if it can. For callers that want to know before they call; the attention
+            itself still has to refuse what it can't serve.
+
+    Raises:
+        TypeError: a field has the wrong type, or ``build`` is the attention instead of what
+            builds it.
+        ValueError: ``name`` is empty or has white space in it.
+    """
+
+    name: str
+    build: Callable[..., Attention]
+    summary: str = ""
+    why_unavailable: Callable[[], str | None] = nothing_against_it
+    why_unsupported: Callable[[Tensor, Tensor, Tensor], str | None] = nothing_against_it
+
+    def __post_init__(self) -> None:
+        """Refuses what would only fail later, in some user's hands."""
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a str, got {self.name!r}")
+        if not self.name or self.name.split() != [self.name]:
+            raise ValueError(f"name must be a word without white space, got {self.name!r}")
+        if not isinstance(self.summary, str):
+            raise TypeError(f"summary must be a str, got {self.summary!r}")
+        for field in ("build", "why_unavailable", "why_unsupported"):
+            if not callable(getattr(self, field)):
+                raise TypeError(f"{field} must be callable, got {getattr(self, field)!r}")
+        if next(iter(_signature(self.build).parameters), None) == "query":
+            raise TypeError(
+                f"build must return the attention, but {self.build!r} takes a query: it looks like "
+                "the attention itself; give a class or function that returns it"
+            )
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What ``build`` accepts by keyword, by name, with defaults."""
+        return {
+            name: parameter
+            for name, parameter in _signature(self.build).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
+
+    def check_parameters(self, params: Mapping[str, Any]) -> None:
+        """Raises AttentionParameterError if ``build`` does not take exactly these names."""
+        accepted = self.parameters
+        takes = f"it takes {quoted(accepted)}" if accepted else "it takes none"
+        open_ended = any(
+            parameter.kind is parameter.VAR_KEYWORD
+            for parameter in _signature(self.build).parameters.values()
+        )
+        for name in params:
+            if name not in accepted and not open_ended:
+                raise AttentionParameterError(
+                    f"attention {self.name!r} has no parameter {name!r}"
+                    f"{nearest(name, accepted)}; {takes}"
+                )
+        for name, parameter in accepted.items():
+            if parameter.default is parameter.empty and name not in params:
+                raise AttentionParameterError(
+                    f"attention {self.name!r} needs the parameter {name!r}; {takes}"
+                )
+
+
+def _signature(build: Callable[..., Attention]) -> inspect.Signature:
+    # A module without a constructor of its own shows nn.Module's catch-all (*args, **kwargs),
+    # which accepts nothing.
+    if isinstance(build, type) and (
+        inspect.getattr_static(build, "__init__") is nn.Module.__init__
+    ):
+        return inspect.Signature()
+    try:
+        return inspect.signature(build)
+    except ValueError:
+        raise TypeError(
+            f"build must have a signature to read its parameters from, {build!r} has none; "
+            "wrap it in a function"
+        ) from None
