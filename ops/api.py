@@ -6,9 +6,10 @@ import math
 from typing import Literal, overload
 
 import torch
-from mra_plugin.ops import eager, reference
-from mra_plugin.ops.options import ApproxMode, MRAOptions, Selection
 from torch import Tensor
+
+from . import eager, reference
+from .options import ApproxMode, MRAOptions, Selection
 
 Implementation = Literal["auto", "reference", "eager"]
 

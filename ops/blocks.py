@@ -7,8 +7,9 @@ Shapes: B batch, H heads, N tokens, b tokens per block, X query blocks, Y key bl
 from __future__ import annotations
 
 import torch
-from mra_plugin.ops.options import MRAOptions
 from torch import Tensor
+
+from .options import MRAOptions
 
 # Added in float64 for every prior that a pair falls under: beyond any difference of scores, and
 # small enough that the scores keep seven digits behind it.

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mra_plugin.ops.blocks import (
+from torch import Tensor
+
+from .blocks import (
     accumulation_dtype,
     block_count,
     choose_blocks,
@@ -25,17 +27,16 @@ from mra_plugin.ops.blocks import (
     pool,
     softmax_and_lse,
 )
-from mra_plugin.ops.options import MRAOptions
-from mra_plugin.ops.tiles import Layout, Tile, lay_out, tile_backward, tile_forward
-from torch import Tensor
+from .options import MRAOptions
+from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
 
 # Bytes of keys and values gathered for one tile. On a CPU they stay in the caches that the cores
 # reach without a trip to memory; other devices want fewer, larger calls.
-_TILE_BYTES_CPU = 3 << 20
+_TILE_BYTES_CPU = 2 << 20
 _TILE_BYTES = 256 << 20
 # Bytes of keys and values of the heads worked on together: bounds the coarse matrices and the
 # copies that tails and strided inputs need.
-_GROUP_BYTES_CPU = 32 << 20
+_GROUP_BYTES_CPU = 16 << 20
 _GROUP_BYTES = 2 << 30
 
 

@@ -6,7 +6,9 @@ It forms the whole [Nq, Nk] matrix that MRA stands for, so its memory is quadrat
 from __future__ import annotations
 
 import torch
-from mra_plugin.ops.blocks import (
+from torch import Tensor
+
+from .blocks import (
     accumulation_dtype,
     choose_blocks,
     coarse_scores,
@@ -14,8 +16,7 @@ from mra_plugin.ops.blocks import (
     pool,
     softmax_and_lse,
 )
-from mra_plugin.ops.options import MRAOptions
-from torch import Tensor
+from .options import MRAOptions
 
 
 def attend(

@@ -1,0 +1,1 @@
+"""What binds MRA attention, and any registered backend, to other libraries."""

@@ -1,0 +1,104 @@
+"""Which attention a transformers config asks for, and the callable that serves it.
+
+Two attention implementations are registered with transformers, and each keeps its parameters in
+the config attribute of its own name:
+
+- ``"mra"``: ``config.mra`` holds the parameters of MRA attention;
+- ``"efficient_attention"``: ``config.efficient_attention`` holds ``"name"``, any backend of the
+  registry, and its parameters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mra_plugin.registry import build_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from mra_plugin.registry import Attention
+
+MRA = "mra"
+REGISTRY = "efficient_attention"
+IMPLEMENTATIONS = (MRA, REGISTRY)
+
+# Attention calls share what was built for the same name and parameters. Under torch.compile
+# nothing can be built, so a call only looks up here.
+_BUILT: dict[Any, Attention] = {}
+
+
+def implementation_of(name: str) -> str:
+    """The transformers implementation that serves the backend ``name``."""
+    return MRA if name == MRA else REGISTRY
+
+
+def config_params(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What a config stores under `implementation_of(name)`."""
+    return dict(params) if name == MRA else {"name": name, **params}
+
+
+def build(name: str, params: dict[str, Any]) -> Attention:
+    """Builds a backend of the registry for use inside a model.
+
+    Raises:
+        ValueError: the backend has weights, which a model could neither train nor save.
+    """
+    attention = build_attention(name, **params)
+    if isinstance(attention, nn.Module) and attention.state_dict():
+        raise ValueError(
+            f"attention {name!r} has weights of its own ({', '.join(attention.state_dict())}); "
+            "only attention without weights can be put into a model"
+        )
+    return attention
+
+
+def attention_for(config: PreTrainedConfig, implementation: str | None = None) -> Attention:
+    """The attention that ``config`` asks for.
+
+    Args:
+        config: config of a model or of a part of it.
+        implementation: one of `IMPLEMENTATIONS`; by default the config's own.
+
+    Raises:
+        TypeError: the parameters in the config are no dict, or one has the wrong type.
+        ValueError: a parameter is unknown or has a wrong value.
+    """
+    if implementation is None:
+        implementation = config._attn_implementation
+    stored = getattr(config, implementation, None)
+    if stored is None:
+        stored = {}
+    if not isinstance(stored, dict):
+        raise TypeError(f"config.{implementation} must be a dict of parameters, got {stored!r}")
+    if implementation == MRA:
+        name, params = MRA, stored
+    elif isinstance(stored.get("name"), str):
+        name = stored["name"]
+        params = {option: value for option, value in stored.items() if option != "name"}
+    else:
+        raise ValueError(
+            f'config.{implementation} must hold the "name" of a registered attention, '
+            f"got {stored!r}"
+        )
+    _ensure_built(name, params)
+    return _BUILT[name, _frozen(params)]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _ensure_built(name: str, params: dict[str, Any]) -> None:
+    key = name, _frozen(params)
+    if key not in _BUILT:
+        _BUILT[key] = build(name, params)
+
+
+def _frozen(value: Any) -> Any:
+    """A hashable equal of a JSON value; the types keep 8, 8.0 and True apart."""
+    if isinstance(value, dict):
+        return tuple((key, _frozen(value[key])) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(one) for one in value)
+    return type(value), value

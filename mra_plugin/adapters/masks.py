@@ -1,0 +1,116 @@
+"""The masks that pass from a transformers model to its attention layers.
+
+Three things can reach a layer: None (every token is real), a padding mask [B, Nk], and a local
+mask, which says in addition how far a sliding-window layer sees. Everything else is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import (
+    bidirectional_mask_function,
+    causal_mask_function,
+    prepare_padding_mask,
+)
+
+
+def make_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    allow_is_bidirectional_skip: bool = False,
+    device: torch.device | str = "cpu",
+    **kwargs: Any,
+) -> Tensor | None:
+    """Makes the mask for the attention layers; transformers' mask interface.
+
+    Never looks into the mask, so it neither waits for the device nor breaks a graph.
+
+    Args:
+        batch_size: B.
+        q_length: Nq.
+        kv_length: Nk.
+        q_offset: position of the first query.
+        kv_offset: position of the first key.
+        mask_function: transformers' description of the pattern.
+        attention_mask: [B, positions], True at a real token; None if all are real.
+        local_size: how many positions to each side a sliding-window layer sees.
+        allow_is_bidirectional_skip: set by transformers only for bidirectional patterns without
+            additions of the model's own.
+        device: where to make the mask.
+        **kwargs: what other implementations need.
+
+    Returns:
+        None, a padding mask [B, Nk], or a local mask; `read_mask` reads it.
+
+    Raises:
+        ValueError: the pattern is not plain bidirectional padding.
+    """
+    plain = mask_function is bidirectional_mask_function or local_size is not None
+    if not (plain and allow_is_bidirectional_skip):
+        raise ValueError(
+            "this attention is bidirectional and takes plain padding masks only, but the model "
+            "asks for a causal, packed, blockwise or custom mask; load the model with "
+            'attn_implementation="sdpa"'
+        )
+    padding = prepare_padding_mask(attention_mask, kv_length, kv_offset)
+    if padding is not None:
+        if padding.ndim != 2:
+            raise ValueError(
+                f"attention_mask must have the shape [batch, tokens], got {list(padding.shape)}"
+            )
+        padding = padding[:, kv_offset : kv_offset + kv_length]
+    if local_size is None:
+        return padding
+    if q_length != kv_length:
+        raise ValueError(
+            f"sliding-window layers need as many keys as queries, got {kv_length} and {q_length}"
+        )
+    if padding is None:
+        padding = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device)
+    # The layer has to know its window from the mask, as not every model tells it to the attention
+    # function, and some tell another one. The size of an axis survives moves and compilation.
+    return padding[:, None, None, None, :].expand(-1, 1, 1, local_size + 1, -1)
+
+
+def read_mask(attention_mask: object, key: Tensor) -> tuple[Tensor | None, int | None]:
+    """Takes apart what `make_mask` made.
+
+    Args:
+        attention_mask: the mask that a layer was given.
+        key: [B, H, Nk, D].
+
+    Returns:
+        The padding mask, bool [B, Nk] or None, and the reach of a sliding-window layer, or None
+        for a layer that sees everything.
+
+    Raises:
+        ValueError: it is no plain padding mask.
+    """
+    if attention_mask is None:
+        return None, None
+    batch, tokens = key.shape[0], key.shape[2]
+    if isinstance(attention_mask, Tensor) and not attention_mask.is_floating_point():
+        if attention_mask.shape == (batch, tokens):
+            return attention_mask.bool(), None
+        if attention_mask.ndim == 5 and attention_mask.shape[4] == tokens:
+            return attention_mask[:, 0, 0, 0, :], attention_mask.shape[3] - 1
+    found = (
+        f"{attention_mask.dtype} {list(attention_mask.shape)}"
+        if isinstance(attention_mask, Tensor)
+        else type(attention_mask).__name__
+    )
+    raise ValueError(
+        f"attention_mask must be a plain padding mask, bool [{batch}, {tokens}] at this layer, "
+        f"got {found}; custom masks (4-D, causal, packed) can't be served by this attention, "
+        'load the model with attn_implementation="sdpa" for them'
+    )

@@ -1,0 +1,143 @@
+"""Puts another attention into a live model, and takes it out again."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any, TypeVar
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from .choice import IMPLEMENTATIONS, build, config_params, implementation_of
+from .support import check_class, check_modules
+from .transformers_hooks import BEFORE_PATCH
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
+    """Makes a transformers encoder use another attention.
+
+    The choice and its parameters live in the model's config (``config.mra``), so
+    ``save_pretrained`` keeps them and a plain ``from_pretrained`` brings them back, as long as
+    ``mra_plugin`` has been imported. Layers that are local by design (ModernBERT's sliding
+    windows) stay exact and local. A second patch replaces the first. As everywhere in
+    transformers, models that share one config object share its attention.
+
+    Args:
+        model: an encoder of transformers, or a module that holds some. It is changed in place.
+        attention: name of a registered backend, see `mra_plugin.registry.available_attention`.
+        **params: the backend's parameters, for MRA those of `mra_plugin.ops.mra_attention`.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        TypeError: ``model`` holds no transformers model, or a parameter has the wrong type or
+            can't be written to config.json.
+        ValueError: the model can't take another attention, the backend or a parameter is
+            unknown, or a parameter has a wrong value.
+    """
+    encoders = _encoders(model)
+    for encoder in encoders:
+        check_class(type(encoder), encoder.config)
+        check_modules(encoder, encoder.config)
+    build(attention, params)  # refuses what is wrong before anything is changed
+    for name, value in params.items():
+        _check_json(name, value)
+
+    implementation = implementation_of(attention)
+    for config in _configs(model):
+        if BEFORE_PATCH not in config.__dict__:
+            setattr(config, BEFORE_PATCH, _state(config))
+        for key in IMPLEMENTATIONS:
+            config.__dict__.pop(key, None)
+        setattr(config, implementation, copy.deepcopy(config_params(attention, params)))
+        _set_implementation(config, implementation)
+    return model
+
+
+def unpatch(model: Model) -> Model:
+    """Gives a model the attention back that it had before `patch`.
+
+    A model that was loaded with ``attn_implementation="mra"`` gets transformers' default. One
+    that has its own attention already is left as it is.
+
+    Args:
+        model: what was given to `patch`, or a transformers model that was loaded with "mra".
+
+    Returns:
+        ``model``.
+
+    Raises:
+        TypeError: ``model`` holds no transformers model.
+    """
+    default = {id(one.config): one for one in reversed(_encoders(model))}
+    fallback = _encoders(model)[0]
+    for config in _configs(model):
+        before = config.__dict__.pop(BEFORE_PATCH, None)
+        if before is None and config._attn_implementation not in IMPLEMENTATIONS:
+            continue
+        for key in IMPLEMENTATIONS:
+            config.__dict__.pop(key, None)
+        implementation = None
+        if before is not None:
+            implementation = before["implementation"]
+            config.__dict__.update(before["params"])
+        if implementation is None:
+            owner = default.get(id(config), fallback)
+            implementation = owner.get_correct_attn_implementation(None)
+        _set_implementation(config, implementation)
+    return model
+
+
+def _encoders(model: nn.Module) -> list[PreTrainedModel]:
+    """The transformers models in ``model``, outermost first."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    if not found:
+        raise TypeError(
+            f"model must be, or hold, a transformers PreTrainedModel; {type(model).__name__} does "
+            "not"
+        )
+    return found
+
+
+def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Every config that a layer of ``model`` may read its attention from, each once."""
+    found: dict[int, PreTrainedConfig] = {}
+
+    def collect(config: object) -> None:
+        if isinstance(config, PreTrainedConfig) and id(config) not in found:
+            found[id(config)] = config
+            for key in config.sub_configs:
+                collect(getattr(config, key, None))
+
+    for encoder in _encoders(model):
+        for module in encoder.modules():
+            collect(getattr(module, "config", None))
+    return list(found.values())
+
+
+def _state(config: PreTrainedConfig) -> dict[str, Any]:
+    """What `unpatch` restores; a model loaded with one of ours goes back to the default."""
+    if config._attn_implementation in IMPLEMENTATIONS:
+        return {"implementation": None, "params": {}}
+    params = {key: config.__dict__[key] for key in IMPLEMENTATIONS if key in config.__dict__}
+    return {"implementation": config._attn_implementation, "params": copy.deepcopy(params)}
+
+
+def _set_implementation(config: PreTrainedConfig, implementation: str | None) -> None:
+    # As a dict, transformers takes it for this config alone and leaves those inside as they are.
+    config._attn_implementation = {"": implementation}
+
+
+def _check_json(name: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name} can't be written to config.json: {value!r} ({type(value).__name__})"
+        ) from None

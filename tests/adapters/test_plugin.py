@@ -1,0 +1,43 @@
+"""The backend that this package offers to the registry."""
+
+import pytest
+import torch
+
+from mra_plugin.ops import mra_attention, mra_attention_weights
+from mra_plugin.registry import available_attention, build_attention
+
+OPTIONS = {"block_size": 8, "block_per_row": 2, "selection": "per_row"}
+
+
+def test_mra_is_offered_by_this_distribution() -> None:
+    assert "mra" in [info.name for info in available_attention()]
+
+
+def test_it_calls_the_operators_with_its_options() -> None:
+    query, key, value = torch.randn(3, 2, 2, 40, 4).unbind()
+    mask = torch.arange(40)[None] < torch.tensor([[40], [25]])
+    attention = build_attention("mra", **OPTIONS)
+
+    assert torch.equal(
+        attention(query, key, value, mask, scale=0.3),
+        mra_attention(query, key, value, mask, scale=0.3, **OPTIONS),
+    )
+    assert torch.equal(
+        attention.weights(query, key, mask, scale=0.3),
+        mra_attention_weights(query, key, mask, scale=0.3, **OPTIONS),
+    )
+    assert "block_per_row=2" in repr(attention)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"blocks": 8}, TypeError, "blocks.*block_per_row"),
+        ({"block_per_row": "8"}, TypeError, "block_per_row"),
+        ({"block_size": 12}, ValueError, "block_size"),
+        ({"impl": "fast"}, ValueError, "impl"),
+    ],
+)
+def test_wrong_parameters(params: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build_attention("mra", **params)
