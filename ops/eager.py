@@ -32,7 +32,7 @@ from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
 
 # Bytes of keys and values gathered for one tile. On a CPU they stay in the caches that the cores
 # reach without a trip to memory; other devices want fewer, larger calls.
-_TILE_BYTES_CPU = 2 << 20
+_TILE_BYTES_CPU = 4 << 20
 _TILE_BYTES = 256 << 20
 # Bytes of keys and values of the heads worked on together: bounds the coarse matrices and the
 # copies that tails and strided inputs need.
@@ -404,23 +404,10 @@ def _group_forward(group: _Group, chosen: Tensor, full: bool, out: Tensor, lse: 
     values = _Gatherer(group.value, size, width, layout, dtype)
     bias = group.key_bias() if any(tile.masked for tile in layout.tiles) else None
     outs = _Sink(out, size, width, dtype)
-    lses = queries.new_empty(queries.shape[:-1], dtype=dtype)
-
-    if full:
-        probabilities, coarse_lse = group.coarse_attention(chosen)
-        coarse_out = _as_blocks(torch.matmul(probabilities, group.value_means), 1, width)
-        coarse_lse = coarse_lse.view(-1, 1)
-        outs.blocks[layout.idle_rows] = coarse_out[layout.idle_rows, None]
-        lses[layout.idle_rows] = coarse_lse[layout.idle_rows]
-        coarse_out = coarse_out.index_select(0, layout.rows)[:, None]
-        coarse_lse = coarse_lse.index_select(0, layout.rows)
-    else:
-        outs.blocks[layout.idle_rows] = 0
-        lses[layout.idle_rows] = float("-inf")
-
+    outs.blocks[layout.idle_rows] = 0
+    fine_lses = []
     for tile in layout.tiles:
-        here = slice(tile.start, tile.stop)
-        rows, columns = layout.rows[here], layout.columns[tile.pairs]
+        rows, columns = layout.rows[tile.start : tile.stop], layout.columns[tile.pairs]
         tile_out, tile_lse = tile_forward(
             queries.index_select(0, rows).to(dtype),
             keys(columns, tile),
@@ -428,11 +415,16 @@ def _group_forward(group: _Group, chosen: Tensor, full: bool, out: Tensor, lse: 
             None if bias is None or not tile.masked else _tile_bias(bias, columns, tile),
             group.scale,
         )
-        if full:
-            tile_out, tile_lse = _merge(tile_out, tile_lse, coarse_out[here], coarse_lse[here])
         outs.blocks.index_copy_(0, rows, tile_out)
-        lses.index_copy_(0, rows, tile_lse)
+        fine_lses.append(tile_lse)
+    lses = queries.new_full(queries.shape[:-1], float("-inf"), dtype=dtype)
+    if fine_lses:
+        lses.index_copy_(0, layout.rows, torch.cat(fine_lses))
 
+    if full:
+        probabilities, coarse_lse = group.coarse_attention(chosen)
+        coarse_out = _as_blocks(torch.matmul(probabilities, group.value_means), 1, width)
+        lses = _merge(outs.blocks, lses, coarse_out[:, None], coarse_lse.view(-1, 1))
     outs.finish()
     lse.copy_(lses.view(*lse.shape[:2], -1)[..., : lse.shape[-1]])
     if group.query_padding_mask is not None:
@@ -502,17 +494,23 @@ def _group_backward(
         sink.finish()
 
 
-def _merge(
-    fine_out: Tensor, fine_lse: Tensor, coarse_out: Tensor, coarse_lse: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Joins attention over chosen keys, [T, b, W] and [T, b], with that over the other blocks.
+def _merge(out: Tensor, fine_lse: Tensor, coarse_out: Tensor, coarse_lse: Tensor) -> Tensor:
+    """Adds attention over the other blocks to ``out``, that over the chosen keys, in place.
 
-    The latter, [T, 1, W] and [T, 1], is the same for all queries of a block.
+    Args:
+        out: [G·X, b, W], with log-sum-exp ``fine_lse`` [G·X, b].
+        fine_lse: -inf for a query without a chosen key.
+        coarse_out: [G·X, 1, W], the same for all queries of a block, as is its ``coarse_lse``.
+        coarse_lse: [G·X, 1].
+
+    Returns:
+        The log-sum-exp of both, [G·X, b].
     """
     lse = torch.logaddexp(fine_lse, coarse_lse)
-    fine_share = (fine_lse - lse).exp_()[..., None]
-    coarse_share = (coarse_lse - lse).exp_()[..., None]
-    return torch.addcmul(fine_out * fine_share, coarse_out, coarse_share), lse
+    shift = lse.masked_fill(lse == float("-inf"), 0)
+    out.mul_((fine_lse - shift).exp_()[..., None])
+    out.addcmul_(coarse_out, (coarse_lse - shift).exp_()[..., None])
+    return lse
 
 
 def _tile_bias(bias: Tensor, columns: Tensor, tile: Tile) -> Tensor:

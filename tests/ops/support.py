@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mra_plugin.ops import mra_attention
 from torch import Tensor
+
+from mra_plugin.ops import mra_attention
 
 
 def random_inputs(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mra_plugin.ops.blocks import choose_blocks, count_tokens
 from mra_plugin.ops.options import MRAOptions
 

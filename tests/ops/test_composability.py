@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from mra_plugin.ops import eager, mra_attention
 from support import padding_mask, random_inputs, relative_error, run
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from mra_plugin.ops import eager, mra_attention
 
 OPTIONS = {"block_size": 16, "block_per_row": 2, "impl": "eager"}
 

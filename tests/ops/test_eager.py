@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mra_plugin.ops import eager, mra_attention
 from support import assert_close, padding_mask, random_inputs, run
+
+from mra_plugin.ops import eager, mra_attention
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mra_plugin.ops import mra_attention
 from support import relative_error
+
+from mra_plugin.ops import mra_attention
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 NAMES = ("mra2_full", "mra2_full_padded", "mra2_full_priors", "mra2_sparse")

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from mra_plugin.ops import mra_attention
 from support import padding_mask, random_inputs
 from torch.nn.functional import scaled_dot_product_attention
+
+from mra_plugin.ops import mra_attention
 
 IMPLS = pytest.mark.parametrize("impl", ["reference", "eager"])
 MODES = pytest.mark.parametrize("approx_mode", ["full", "sparse"])

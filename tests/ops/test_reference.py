@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from mra_plugin.ops import mra_attention, mra_attention_weights
 from support import padding_mask, random_inputs
 from torch import Tensor
+
+from mra_plugin.ops import mra_attention, mra_attention_weights
 
 
 def by_definition(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from mra_plugin.ops import mra_attention, mra_attention_weights
 
 

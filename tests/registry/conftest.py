@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from mra_plugin.registry import api
 from mra_plugin.registry.host import Registry
 

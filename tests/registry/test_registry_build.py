@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mra_plugin.registry import (
     AttentionBackend,
     AttentionConflictError,

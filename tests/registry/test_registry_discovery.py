@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import mra_plugin.registry
 import pytest
 import torch
+
+import mra_plugin.registry
 from mra_plugin.registry import (
     AttentionConflictError,
     AttentionInfo,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from mra_plugin.registry import AttentionUnavailableError, build_attention, get_attention
 from torch import Tensor
+
+from mra_plugin.registry import AttentionUnavailableError, build_attention, get_attention
 
 pytestmark = pytest.mark.usefixtures("registry")
 

@@ -1,8 +1,9 @@
 """A plugin as a third party writes it: attention that averages the values."""
 
 import torch
-from mra_plugin.registry import AttentionBackend, hookimpl
 from torch import Tensor, nn
+
+from mra_plugin.registry import AttentionBackend, hookimpl
 
 
 class MeanAttention(nn.Module):

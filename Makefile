@@ -1,0 +1,52 @@
+# make demo   set up .venv and compare MRA attention with exact attention on real text
+# make test   set up .venv, lint, check types, run the tests
+# make clean  remove .venv and everything that was built
+
+# The first of these that is Python 3.11 or later; `make PYTHON=...` takes any other.
+PYTHON ?= $(shell for python in python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -c constraints.txt --no-build-isolation
+SETUP := pyproject.toml constraints.txt
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.demo
+	$(BIN)/mra compare
+
+test: $(VENV)/.test $(VENV)/typecheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(VENV)/typecheck && ../bin/mypy --config-file ../../pyproject.toml -p mra_plugin
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# torch comes first and alone, in the exact version: a package that accepts any torch, asked for
+# first, would fetch gigabytes that the next step throws away.
+$(VENV)/.base: $(SETUP)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $$(grep '^torch==' constraints.txt) $$(grep '^setuptools==' constraints.txt)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.base
+	$(INSTALL) -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(INSTALL) -e '.[test]'
+	touch $@
+
+# mypy can't follow the package-dir mapping of pyproject.toml in the source tree, so it checks a
+# plain installation, made anew each time: setuptools would keep deleted modules in build/.
+.PHONY: $(VENV)/typecheck
+$(VENV)/typecheck: $(VENV)/.test
+	rm -rf build $@
+	$(PIP) install --quiet --no-deps --no-build-isolation --target $@ .
+	rm -rf build

@@ -1,0 +1,20 @@
+"""The command `mra`.
+
+torch and transformers are imported by the commands that need them, so that ``--help`` is quick.
+"""
+
+import typer
+
+from .compare import compare
+from .info import info
+
+app = typer.Typer(
+    name="mra",
+    help="MRA attention beside exact attention, in pretrained encoders and on real text.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command()(compare)
+app.command()(info)

@@ -1,0 +1,114 @@
+"""`mra compare`: an encoder reads real text with exact attention and with others."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .errors import one_clear_line
+
+
+def compare(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH_OR_ID",
+            help="Encoder to load: a folder, or an id on the hub.",
+            show_default="all-MiniLM-L6-v2 of the extra 'demo', offline",
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text to read, repeated where it is too short.",
+            show_default="Python's language reference",
+        ),
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Tokens to read, special tokens included.")
+    ] = "512,1024,2048,4096,8192",
+    attention: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Attention to compare, see `mra info`; may be given more than once.",
+            show_default="mra",
+        ),
+    ] = None,
+    block_per_row: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Exact blocks per row of blocks, for attentions that have such a budget.",
+        ),
+    ] = "8",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where to run, for example cpu or cuda:0.",
+            show_default="cuda where there is one, otherwise cpu",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="float32, float16, bfloat16 or float64.")
+    ] = "float32",
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write all figures to this file.")
+    ] = None,
+) -> None:
+    """Shows how close to exact attention another one is, and how fast.
+
+    Each row is one length: time and memory of a forward pass of the whole encoder, and the cosine
+    between its output and the output with exact attention, by token and for the mean of all tokens
+    ("sentence").
+
+    Example: `mra compare --lengths 512,4096 --block-per-row 4 --json figures.json`
+    """
+    # Keeps the profiler's own log off the terminal; it reads this when torch is imported, which
+    # the next lines do.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from .arguments import parse_job
+    from .job import run
+
+    with one_clear_line():
+        job = parse_job(
+            model=model,
+            text=text,
+            lengths=lengths,
+            attentions=attention or ["mra"],
+            block_per_row=block_per_row,
+            device=device,
+            dtype=dtype,
+            json=json,
+        )
+        with _progress() as progress:
+            task = progress.add_task("loading the model", total=len(job.lengths))
+            report = run(
+                job,
+                started=lambda what: progress.update(task, description=what),
+                finished=lambda: progress.advance(task),
+            )
+    console = Console()
+    for name in report.results:
+        console.print(report.table(name), "")
+    for note in report.notes:
+        console.print(note, style="dim", highlight=False)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        # Even a bar that vanishes leaves an empty line where there is no terminal.
+        disable=not console.is_terminal,
+    )

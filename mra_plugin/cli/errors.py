@@ -1,0 +1,20 @@
+"""How a bad argument ends a command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+class BadArgumentError(Exception):
+    """An argument that the command can't work with; the message is for the user."""
+
+
+@contextmanager
+def one_clear_line() -> Iterator[None]:
+    """Ends the command with exit code 2 and one line on stderr at a `BadArgumentError`."""
+    try:
+        yield
+    except BadArgumentError as error:
+        typer.echo(f"mra: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,46 @@
+"""`mra info`: what is installed, and what can run."""
+
+import warnings
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def info() -> None:
+    """Lists versions, devices, and every attention with where it comes from.
+
+    An attention that failed to load, or can't run here, is listed with the reason.
+
+    Example: `mra info`
+    """
+    # Only now: these import torch.
+    from .devices import available_devices
+    from .versions import installed_versions, warning_of_xformers
+
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for package, version in installed_versions().items():
+        facts.add_row(package, version or "not installed")
+    if warning := warning_of_xformers():
+        facts.add_row("", warning)
+    for device, description in available_devices().items():
+        facts.add_row(device, description)
+    console = Console()
+    console.print(facts, "")
+    console.print(_attentions())
+
+
+def _attentions() -> Table:
+    from mra_plugin.registry import AttentionPluginWarning, available_attention
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for header in ("attention", "from", "status", ""):
+        table.add_column(header, overflow="fold")
+    with warnings.catch_warnings():
+        # The table says it.
+        warnings.simplefilter("ignore", AttentionPluginWarning)
+        found = available_attention()
+    for one in found:
+        source = f"{one.distribution} {one.version}" if one.distribution else one.origin
+        table.add_row(one.name, source, one.status, one.reason or one.summary)
+    return table

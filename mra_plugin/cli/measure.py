@@ -1,0 +1,170 @@
+"""Time, memory and closeness of encoders that differ in their attention alone."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+# Per length: at least so many rounds, then more of them while they take less than these seconds.
+MIN_ROUNDS, MAX_ROUNDS, SECONDS = 3, 10, 2.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a forward pass takes.
+
+    Attributes:
+        times: seconds of each timed pass.
+        peak_bytes: most memory that PyTorch had allocated at a time beyond weights and inputs;
+            None where that can't be measured.
+    """
+
+    times: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def seconds(self) -> float:
+        """The median time."""
+        return statistics.median(self.times)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the fastest and the slowest pass, relative to the median."""
+        return (max(self.times) - min(self.times)) / 2 / self.seconds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One attention beside exact attention, at one length."""
+
+    tokens: int
+    exact: Cost
+    approximate: Cost
+    token_cosine: float
+    sentence_cosine: float
+
+    @property
+    def speed_up(self) -> float:
+        """How many times as fast as exact attention it is."""
+        return self.exact.seconds / self.approximate.seconds
+
+
+def compare_encoders(
+    exact: nn.Module,
+    others: Mapping[str, nn.Module],
+    input_ids: Tensor,
+    report: Callable[[str], None],
+) -> dict[str, Comparison]:
+    """Sets encoders beside the exact one, on one sequence.
+
+    The first pass of each gives output and memory, and warms up; then timed rounds of one pass of
+    each follow, so that whatever slows the machine down meets all of them.
+
+    Args:
+        exact: the encoder with exact attention.
+        others: encoders with other attentions, by name.
+        input_ids: [1, N], without padding.
+        report: is told what is going on.
+
+    Returns:
+        A comparison for each of ``others``.
+    """
+    device, tokens = input_ids.device, input_ids.shape[1]
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+    def forward(model: nn.Module) -> Tensor:
+        hidden: Tensor = model(**inputs).last_hidden_state
+        return hidden
+
+    labels = ["exact", *others]
+    passes = [partial(forward, model) for model in (exact, *others.values())]
+    outputs: list[Tensor] = []
+    peaks: list[int | None] = []
+    times: list[list[float]] = [[] for _ in passes]
+    with torch.inference_mode():
+        for label, run in zip(labels, passes, strict=True):
+            report(f"{tokens} tokens, {label}: first pass")
+            if device.type != "cpu":
+                run()  # what compiles or tunes kernels must not count as their memory
+            output, peak = peak_memory(run, device)
+            outputs.append(output)
+            peaks.append(peak)
+        started = time.perf_counter()
+        for number in range(1, MAX_ROUNDS + 1):
+            for label, run, seconds in zip(labels, passes, times, strict=True):
+                report(f"{tokens} tokens, {label}: round {number}")
+                seconds.append(_seconds(run, device))
+            if number >= MIN_ROUNDS and time.perf_counter() - started > SECONDS:
+                break
+
+    costs = [Cost(tuple(seconds), peak) for seconds, peak in zip(times, peaks, strict=True)]
+    return {
+        name: Comparison(
+            tokens, costs[0], cost, *cosines(outputs[0], output, inputs["attention_mask"])
+        )
+        for name, cost, output in zip(others, costs[1:], outputs[1:], strict=True)
+    }
+
+
+def cosines(exact: Tensor, other: Tensor, mask: Tensor) -> tuple[float, float]:
+    """How close two outputs are.
+
+    Args:
+        exact: [B, N, D].
+        other: [B, N, D].
+        mask: [B, N], 1 at real tokens.
+
+    Returns:
+        (mean cosine of corresponding tokens, mean cosine of the sequences' mean vectors).
+    """
+    exact, other, weight = exact.double(), other.double(), mask[..., None].double()
+    tokens = torch.cosine_similarity(exact, other, dim=-1)[mask.bool()].mean()
+    exact, other = ((x * weight).sum(1) / weight.sum(1) for x in (exact, other))
+    return tokens.item(), torch.cosine_similarity(exact, other, dim=-1).mean().item()
+
+
+def peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, int | None]:
+    """Runs something and finds the most memory that PyTorch allocated for it at a time.
+
+    Args:
+        run: what to run.
+        device: where it runs.
+
+    Returns:
+        (its result, bytes or None): from the allocator's own record on CUDA, from each allocation
+        and release that PyTorch's profiler sees on a CPU, None elsewhere.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = run()
+        return result, torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu":
+        return run(), None
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = run()
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    held = peak = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return result, peak
+
+
+def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
+    _wait_for(device)
+    started = time.perf_counter()
+    run()
+    _wait_for(device)
+    return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
