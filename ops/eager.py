@@ -296,8 +296,8 @@ class _Group:
         scale: float,
     ) -> _Group:
         query, key, value = query[part], key[part], value[part]
-        key_mask = None if key_padding_mask is None else key_padding_mask[part[0]]
-        query_mask = None if query_padding_mask is None else query_padding_mask[part[0]]
+        key_mask = _padding(key_padding_mask, part[0])
+        query_mask = _padding(query_padding_mask, part[0])
         batch, device = query.shape[0], query.device
         query_counts = count_tokens(query_mask, batch, query.shape[-2], block_size, device)
         key_counts = count_tokens(key_mask, batch, key.shape[-2], block_size, device)
@@ -348,6 +348,11 @@ class _Group:
         bias = torch.zeros_like(real, dtype=self.scores.dtype).masked_fill_(~real, float("-inf"))
         bias = torch.unflatten(bias, -1, (blocks, self.block_size))
         return bias[:, None].expand(-1, heads, -1, -1).reshape(-1, self.block_size)
+
+
+def _padding(mask: Tensor | None, rows: slice) -> Tensor | None:
+    """The rows' mask, or None if it masks nothing: callers often pass one that doesn't."""
+    return None if mask is None or bool(mask[rows].all()) else mask[rows]
 
 
 class _Gatherer:
@@ -404,7 +409,7 @@ def _group_forward(group: _Group, chosen: Tensor, full: bool, out: Tensor, lse: 
     values = _Gatherer(group.value, size, width, layout, dtype)
     bias = group.key_bias() if any(tile.masked for tile in layout.tiles) else None
     outs = _Sink(out, size, width, dtype)
-    outs.blocks[layout.idle_rows] = 0
+    outs.blocks.zero_()
     fine_lses = []
     for tile in layout.tiles:
         rows, columns = layout.rows[tile.start : tile.stop], layout.columns[tile.pairs]

@@ -45,13 +45,11 @@ class Layout:
 
     Attributes:
         rows: int64 [R], query blocks that chose something, in tile order.
-        idle_rows: int64 [G·X - R], query blocks that chose nothing.
         columns: int64 [P], their key blocks, row after row.
         tiles: consecutive pieces of rows and columns.
     """
 
     rows: Tensor
-    idle_rows: Tensor
     columns: Tensor
     tiles: list[Tile]
 
@@ -95,7 +93,7 @@ def lay_out(chosen: Tensor, partial: Tensor, pairs_per_tile: int, least_rows: in
             tiles.append(Tile(start, stop, pair, m, bool(is_masked)))
             pair += (stop - start) * m
             start = stop
-    return Layout(rows, order[:idle], columns, tiles)
+    return Layout(rows, columns, tiles)
 
 
 def tile_forward(
