@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info["threads"] = torch.get_num_threads()
     machine_info["torch"] = torch.__version__
     machine_info["capability"] = torch.backends.cpu.get_cpu_capability()
-    machine_info["platform"] = platform.platform()
+    del machine_info["node"]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
