@@ -18,15 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import (
-    accumulation_dtype,
-    block_count,
-    choose_blocks,
-    coarse_scores,
-    count_tokens,
-    pool,
-    softmax_and_lse,
-)
+from .blocks import accumulation_dtype, block_count, count_tokens, pool
+from .choice import choose_blocks
+from .coarse import coarse_attention, coarse_backward, coarse_scores
 from .options import MRAOptions
 from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
 
@@ -319,11 +313,6 @@ class _Group:
             scale,
         )
 
-    def coarse_attention(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities [B', H', X, Y] and log-sum-exp [B', H', X] of the pairs not chosen."""
-        scores = self.scores + self.key_counts.to(self.scores.dtype).log()[:, None, None, :]
-        return softmax_and_lse(scores.masked_fill_(chosen, float("-inf")))
-
     def lay_out(self, chosen: Tensor) -> Layout:
         on_cpu = self.query.device.type == "cpu"
         width = self.key.shape[-1] + self.value.shape[-1]
@@ -427,7 +416,7 @@ def _group_forward(group: _Group, chosen: Tensor, full: bool, out: Tensor, lse: 
         lses.index_copy_(0, layout.rows, torch.cat(fine_lses))
 
     if full:
-        probabilities, coarse_lse = group.coarse_attention(chosen)
+        probabilities, coarse_lse = coarse_attention(group.scores, group.key_counts, chosen)
         coarse_out = _as_blocks(torch.matmul(probabilities, group.value_means), 1, width)
         lses = _merge(outs.blocks, lses, coarse_out[:, None], coarse_lse.view(-1, 1))
     outs.finish()
@@ -530,13 +519,9 @@ def _coarse_backward(
     grad_outs: Tensor,
     grad_lses: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the query, key and value means: [B', H', X or Y, D or Dv].
-
-    All queries of a block see the same coarse scores, so their gradients meet in one sum per
-    block, each weighted by e^(coarse lse - its lse) <= 1.
-    """
+    """Gradients of the query, key and value means: [B', H', X or Y, D or Dv]."""
     dtype, (batch, heads, blocks_x, _) = group.scores.dtype, group.scores.shape
-    probabilities, coarse_lse = group.coarse_attention(chosen)
+    probabilities, coarse_lse = coarse_attention(group.scores, group.key_counts, chosen)
     weights = (coarse_lse.view(-1, 1) - lses).exp_()  # [G·X, b]
     grad_outs = grad_outs.to(dtype)
     delta = (grad_outs * outs).sum(-1)
@@ -546,13 +531,14 @@ def _coarse_backward(
     pulled = pulled[..., : group.value.shape[-1]]  # [B', H', X, Dv]
     delta = (weights * delta).sum(-1).view(batch, heads, blocks_x, 1)
 
-    grad_value_means = torch.matmul(probabilities.transpose(-1, -2), pulled)
-    grad_scores = torch.matmul(pulled, group.value_means.transpose(-1, -2)).sub_(delta)
-    grad_scores.mul_(probabilities).mul_(group.scale)
-    return (
-        torch.matmul(grad_scores, group.key_means),
-        torch.matmul(grad_scores.transpose(-1, -2), group.query_means),
-        grad_value_means,
+    return coarse_backward(
+        probabilities,
+        pulled,
+        delta,
+        group.query_means,
+        group.key_means,
+        group.value_means,
+        group.scale,
     )
 
 

@@ -8,14 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .blocks import (
-    accumulation_dtype,
-    choose_blocks,
-    coarse_scores,
-    count_tokens,
-    pool,
-    softmax_and_lse,
-)
+from .blocks import accumulation_dtype, count_tokens, pool
+from .choice import choose_blocks
+from .coarse import coarse_scores, softmax_and_lse
 from .options import MRAOptions
 
 

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What each implementation of the operators may import of its own package.
-SHARED = {"options", "blocks"}
+SHARED = {"options", "blocks", "choice", "coarse"}
 IMPLEMENTATIONS = {"reference": SHARED, "eager": SHARED | {"tiles"}, "tiles": set()}
 
 

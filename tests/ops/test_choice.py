@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mra_plugin.ops.blocks import choose_blocks, count_tokens
+from mra_plugin.ops.blocks import count_tokens
+from mra_plugin.ops.choice import choose_blocks
 from mra_plugin.ops.options import MRAOptions
 
 
