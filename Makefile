@@ -23,6 +23,7 @@ test: $(VENV)/.test $(VENV)/typecheck
 	$(BIN)/ruff format --check .
 	cd $(VENV)/typecheck && ../bin/mypy --config-file ../../pyproject.toml -p mra_plugin
 	$(BIN)/python -m pytest
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

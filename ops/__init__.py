@@ -1,6 +1,13 @@
-"""MRA attention: tensors in, tensors out."""
+"""MRA attention, and Nyström attention beside it: tensors in, tensors out."""
 
 from .api import mra_attention, mra_attention_weights
+from .nystrom import nystrom_attention, nystrom_attention_weights
 from .options import MRAOptions
 
-__all__ = ["MRAOptions", "mra_attention", "mra_attention_weights"]
+__all__ = [
+    "MRAOptions",
+    "mra_attention",
+    "mra_attention_weights",
+    "nystrom_attention",
+    "nystrom_attention_weights",
+]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, overload
+from collections.abc import Callable
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
-from . import eager, reference
+from . import eager, exact, fused, reference
+from .checks import check_masks, check_scale, check_tensors, follow_autocast
 from .options import ApproxMode, MRAOptions, Selection
 
-Implementation = Literal["auto", "reference", "eager"]
+Implementation = Literal["auto", "reference", "eager", "triton"]
 
 
 @overload
@@ -100,7 +101,8 @@ def mra_attention(
         scale: factor of the scores, 1/sqrt(D) by default.
         return_lse: also return each query's log-sum-exp.
         impl: ``"reference"`` (dense, quadratic memory, the oracle), ``"eager"`` (PyTorch, any
-            device), or ``"auto"`` (the fastest that serves the inputs: ``"eager"``).
+            device), ``"triton"`` (kernels for NVIDIA GPUs), or ``"auto"``: ``"triton"`` for CUDA
+            tensors that it serves, otherwise ``"eager"``.
 
     Returns:
         Output [B, H, Nq, Dv] in the inputs' type; 0 at padded queries and for a sequence without
@@ -120,35 +122,37 @@ def mra_attention(
         initial_prior_diagonal_n_blocks=initial_prior_diagonal_n_blocks,
         selection=selection,
     )
-    if impl not in ("auto", "reference", "eager"):
-        raise ValueError(f'impl must be "auto", "reference" or "eager", got {impl!r}')
-    _check_tensors(query=query, key=key, value=value)
-    query, key, value = _follow_autocast(query, key, value)
-    query_padding_mask = _check_masks(query, key, key_padding_mask, query_padding_mask)
-    scale = _check_scale(scale, query.shape[-1])
+    if impl not in get_args(Implementation):
+        raise ValueError(f"impl must be one of {get_args(Implementation)}, got {impl!r}")
+    check_tensors(query=query, key=key, value=value)
+    query, key, value = follow_autocast(query, key, value)
+    query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
+    scale = check_scale(scale, query.shape[-1])
 
-    out: Tensor
-    lse: Tensor | None
+    if impl == "triton" and (reason := fused.why_unsupported(query, value, options)):
+        raise ValueError(f'impl="triton" can\'t serve this call: {reason}')
+
+    arguments = (query, key, value, key_padding_mask, query_padding_mask)
     with torch.autocast(query.device.type, enabled=False):
-        if impl == "reference":
-            out, lse = reference.attend(
-                query, key, value, key_padding_mask, query_padding_mask, options, scale
-            )
-        else:
-            out, lse = eager.attend(
-                query,
-                key,
-                value,
-                key_padding_mask,
-                query_padding_mask,
-                options,
-                scale,
-                need_lse=return_lse,
-            )
-    if not return_lse:
-        return out
-    assert lse is not None
-    return out, lse
+        exactly = impl in ("auto", "eager") and not return_lse
+        if exactly and exact.covers_everything(query, key, options):
+            return exact.attend(*arguments, scale)
+        if impl == "auto":
+            on_gpu = query.is_cuda and not fused.why_unsupported(query, value, options)
+            impl = "triton" if on_gpu else "eager"
+        out, lse = _implementation(impl)(*arguments, options, scale)
+    return (out, lse) if return_lse else out
+
+
+def _implementation(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    if name == "reference":
+        return reference.attend
+    if name == "eager":
+        return eager.attend
+    # Needs triton, which not every machine has.
+    from .fused.operators import attend
+
+    return attend
 
 
 def mra_attention_weights(
@@ -184,97 +188,12 @@ def mra_attention_weights(
         initial_prior_diagonal_n_blocks=initial_prior_diagonal_n_blocks,
         selection=selection,
     )
-    _check_tensors(query=query, key=key)
-    query, key = _follow_autocast(query, key)
-    query_padding_mask = _check_masks(query, key, key_padding_mask, query_padding_mask)
-    scale = _check_scale(scale, query.shape[-1])
+    check_tensors(query=query, key=key)
+    query, key = follow_autocast(query, key)
+    query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
+    scale = check_scale(scale, query.shape[-1])
     with torch.autocast(query.device.type, enabled=False):
         weights, _ = reference.dense_weights(
             query, key, key_padding_mask, query_padding_mask, options, scale
         )
     return weights.to(query.dtype)
-
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _check_tensors(**tensors: Tensor) -> None:
-    """Checks query, key and, if given, value on their own and against each other."""
-    for name, x in tensors.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
-        if x.dim() != 4:
-            raise ValueError(
-                f"{name} must have 4 dimensions [batch, heads, tokens, channels], "
-                f"got shape {tuple(x.shape)}"
-            )
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
-    query, key = tensors["query"], tensors["key"]
-    for name, x in tensors.items():
-        if x.dtype != query.dtype:
-            raise TypeError(f"{name} must have the query's dtype {query.dtype}, got {x.dtype}")
-        if x.device != query.device:
-            raise ValueError(f"{name} must be on the query's device {query.device}, got {x.device}")
-        if x.shape[:2] != query.shape[:2]:
-            raise ValueError(
-                f"{name} must have the query's batch and heads {tuple(query.shape[:2])}, "
-                f"got shape {tuple(x.shape)}"
-            )
-    if query.shape[-1] == 0 or key.shape[-1] != query.shape[-1]:
-        raise ValueError(
-            "query and key must have the same positive number of channels, "
-            f"got shapes {tuple(query.shape)} and {tuple(key.shape)}"
-        )
-    if "value" in tensors and tensors["value"].shape[-2] != key.shape[-2]:
-        raise ValueError(
-            f"value must have the key's length {key.shape[-2]}, "
-            f"got shape {tuple(tensors['value'].shape)}"
-        )
-
-
-def _check_masks(
-    query: Tensor,
-    key: Tensor,
-    key_padding_mask: Tensor | None,
-    query_padding_mask: Tensor | None,
-) -> Tensor | None:
-    """Checks both masks; returns the query's, which defaults to the key's where lengths agree."""
-    for name, mask, x in (
-        ("key_padding_mask", key_padding_mask, key),
-        ("query_padding_mask", query_padding_mask, query),
-    ):
-        if mask is None:
-            continue
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise TypeError(f"{name} must be a bool tensor, True = a real token, got {kind}")
-        if tuple(mask.shape) != (x.shape[0], x.shape[-2]):
-            raise ValueError(
-                f"{name} must have shape {(x.shape[0], x.shape[-2])} [batch, tokens], "
-                f"got {tuple(mask.shape)}"
-            )
-        if mask.device != x.device:
-            raise ValueError(f"{name} must be on the query's device {x.device}, got {mask.device}")
-    if query_padding_mask is None and query.shape[-2] == key.shape[-2]:
-        return key_padding_mask
-    return query_padding_mask
-
-
-def _check_scale(scale: float | None, channels: int) -> float:
-    if scale is None:
-        return 1 / math.sqrt(channels)
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise TypeError(f"scale must be a number, got {scale!r} ({type(scale).__name__})")
-    if not math.isfinite(scale) or scale <= 0:
-        raise ValueError(f"scale must be positive and finite, got {scale}")
-    return float(scale)
-
-
-def _follow_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What PyTorch's own attention does under autocast: all but float64 in autocast's type."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)

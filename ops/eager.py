@@ -1,33 +1,23 @@
 """MRA attention in plain PyTorch: fast on CPU, right on any device.
 
 Forward and backward are operators of their own, opaque to tracing, because the work is laid out
-by looking at the chosen blocks. Nothing of size Nq x Nk is formed: query blocks that chose equally
-many key blocks share tiles, each a small batched attention over gathered key blocks that fits in
-cache. The two scales meet through their log-sum-exps, forward and backward.
-
-Shapes: B batch, H heads, G heads of one group (over batch rows), b tokens per block, X query and
-Y key blocks, W the wider of D and Dv.
+by looking at the chosen blocks. Heads are worked on in groups, see `head_group`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype, block_count, count_tokens, pool
+from .blocks import accumulation_dtype, block_count
 from .choice import choose_blocks
-from .coarse import coarse_attention, coarse_backward, coarse_scores
+from .head_group import HeadGroup, backward, forward
 from .options import MRAOptions
-from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
+from .pooled import parts
 
-# Bytes of keys and values gathered for one tile. On a CPU they stay in the caches that the cores
-# reach without a trip to memory; other devices want fewer, larger calls.
-_TILE_BYTES_CPU = 4 << 20
-_TILE_BYTES = 256 << 20
 # Bytes of keys and values of the heads worked on together: bounds the coarse matrices and the
 # copies that tails and strided inputs need.
 _GROUP_BYTES_CPU = 16 << 20
@@ -42,9 +32,7 @@ def attend(
     query_padding_mask: Tensor | None,
     options: MRAOptions,
     scale: float,
-    *,
-    need_lse: bool,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor]:
     """MRA attention without its dense matrix.
 
     Args:
@@ -55,14 +43,11 @@ def attend(
         query_padding_mask: bool [B, Nq] or None.
         options: block size, budget, mode, priors, selection.
         scale: factor of the scores.
-        need_lse: whether the log-sum-exp is wanted.
 
     Returns:
-        Output [B, H, Nq, Dv] in the query's type, and where wanted the log-sum-exp [B, H, Nq] in
-        the accumulation type (-inf where a query attends to nothing).
+        Output [B, H, Nq, Dv] in the query's type and the log-sum-exp [B, H, Nq] in the
+        accumulation type (-inf where a query attends to nothing).
     """
-    if not need_lse and _covers_everything(query, key, options):
-        return _exact(query, key, value, key_padding_mask, query_padding_mask, scale), None
     out, lse, _ = _forward(
         query,
         key,
@@ -79,36 +64,6 @@ def attend(
         scale,
     )
     return out, lse
-
-
-def _covers_everything(query: Tensor, key: Tensor, options: MRAOptions) -> bool:
-    blocks_x = block_count(query.shape[-2], options.block_size)
-    blocks_y = block_count(key.shape[-2], options.block_size)
-    if options.num_blocks is not None:
-        return options.num_blocks >= blocks_x * blocks_y > 0
-    return options.block_per_row >= blocks_y > 0
-
-
-def _exact(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_padding_mask: Tensor | None,
-    query_padding_mask: Tensor | None,
-    scale: float,
-) -> Tensor:
-    """PyTorch's own attention, with 0 for padded queries and for sequences without a key."""
-    mask = None
-    served = query_padding_mask
-    if key_padding_mask is not None:
-        any_key = key_padding_mask.any(-1, keepdim=True)
-        # A softmax over nothing is nan, whose gradient no later zero can stop.
-        mask = (key_padding_mask | ~any_key)[:, None, None, :]
-        served = any_key if served is None else served & any_key
-    out = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scale
-    )
-    return out if served is None else out.masked_fill(~served[:, None, :, None], 0)
 
 
 @torch.library.custom_op("mra_plugin::eager_forward", mutates_args=())
@@ -140,13 +95,13 @@ def _forward(
     out, lse, chosen = _empty_results(query, key, value, block_size)
     with torch.autocast(query.device.type, enabled=False):
         for part in _parts(query, key, value):
-            group = _Group.cut(
+            group = HeadGroup.cut(
                 part, query, key, value, key_padding_mask, query_padding_mask, block_size, scale
             )
             chosen[part] = choose_blocks(
-                group.scores, group.query_counts, group.key_counts, options
+                group.pooled.scores, group.pooled.query_counts, group.pooled.key_counts, options
             )
-            _group_forward(group, chosen[part], approx_mode == "full", out[part], lse[part])
+            forward(group, chosen[part], approx_mode == "full", out[part], lse[part])
     return out, lse, chosen
 
 
@@ -177,10 +132,10 @@ def _backward(
     grads = _empty_gradients(query, key, value)
     with torch.autocast(query.device.type, enabled=False):
         for part in _parts(query, key, value):
-            group = _Group.cut(
+            group = HeadGroup.cut(
                 part, query, key, value, key_padding_mask, query_padding_mask, block_size, scale
             )
-            _group_backward(
+            backward(
                 group,
                 chosen[part],
                 approx_mode == "full",
@@ -244,319 +199,6 @@ def _empty_gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 
 def _parts(query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Batch rows and heads to work on together: whole rows, or heads of a single row."""
-    batch, heads = query.shape[:2]
     limit = _GROUP_BYTES_CPU if query.device.type == "cpu" else _GROUP_BYTES
-    width = key.element_size() * (key.shape[-1] + value.shape[-1])
-    at_once = max(limit // max(key.shape[-2] * width, 1), 1)
-    if at_once >= heads:
-        step = at_once // max(heads, 1)
-        for row in range(0, batch, step):
-            yield slice(row, row + step), slice(None)
-        return
-    for row in range(batch):
-        for head in range(0, heads, at_once):
-            yield slice(row, row + 1), slice(head, head + at_once)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Some batch rows and heads, with what both directions need to know of their blocks."""
-
-    query: Tensor  # [B', H', Nq, D]
-    key: Tensor  # [B', H', Nk, D]
-    value: Tensor  # [B', H', Nk, Dv]
-    key_padding_mask: Tensor | None  # bool [B', Nk]
-    query_padding_mask: Tensor | None  # bool [B', Nq]
-    query_counts: Tensor  # [B', X]
-    key_counts: Tensor  # [B', Y]
-    query_means: Tensor  # [B', H', X, D]
-    key_means: Tensor  # [B', H', Y, D]
-    value_means: Tensor  # [B', H', Y, Dv]
-    scores: Tensor  # [B', H', X, Y]
-    block_size: int
-    scale: float
-
-    @classmethod
-    def cut(
-        cls,
-        part: tuple[slice, slice],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None,
-        query_padding_mask: Tensor | None,
-        block_size: int,
-        scale: float,
-    ) -> _Group:
-        query, key, value = query[part], key[part], value[part]
-        key_mask = _padding(key_padding_mask, part[0])
-        query_mask = _padding(query_padding_mask, part[0])
-        batch, device = query.shape[0], query.device
-        query_counts = count_tokens(query_mask, batch, query.shape[-2], block_size, device)
-        key_counts = count_tokens(key_mask, batch, key.shape[-2], block_size, device)
-        query_means = pool(query, query_mask, query_counts, block_size)
-        key_means = pool(key, key_mask, key_counts, block_size)
-        return cls(
-            query,
-            key,
-            value,
-            key_mask,
-            query_mask,
-            query_counts,
-            key_counts,
-            query_means,
-            key_means,
-            pool(value, key_mask, key_counts, block_size),
-            coarse_scores(query_means, key_means, scale),
-            block_size,
-            scale,
-        )
-
-    def lay_out(self, chosen: Tensor) -> Layout:
-        on_cpu = self.query.device.type == "cpu"
-        width = self.key.shape[-1] + self.value.shape[-1]
-        block_bytes = self.block_size * width * self.scores.element_size()
-        heads = self.query.shape[1]
-        partial = (self.key_counts < self.block_size)[:, None].expand(-1, heads, -1)
-        return lay_out(
-            chosen.flatten(0, 1),
-            partial.flatten(0, 1),
-            pairs_per_tile=(_TILE_BYTES_CPU if on_cpu else _TILE_BYTES) // block_bytes,
-            least_rows=torch.get_num_threads() if on_cpu else 1,
-        )
-
-    def key_bias(self) -> Tensor:
-        """0 for a real key, -inf for any other: [G·Y, b]."""
-        batch, heads, length, _ = self.key.shape
-        blocks = self.key_counts.shape[-1]
-        real = self.key_padding_mask
-        if real is None:
-            real = torch.ones(batch, length, dtype=torch.bool, device=self.key.device)
-        real = torch.nn.functional.pad(real, (0, blocks * self.block_size - length))
-        bias = torch.zeros_like(real, dtype=self.scores.dtype).masked_fill_(~real, float("-inf"))
-        bias = torch.unflatten(bias, -1, (blocks, self.block_size))
-        return bias[:, None].expand(-1, heads, -1, -1).reshape(-1, self.block_size)
-
-
-def _padding(mask: Tensor | None, rows: slice) -> Tensor | None:
-    """The rows' mask, or None if it masks nothing: callers often pass one that doesn't."""
-    return None if mask is None or bool(mask[rows].all()) else mask[rows]
-
-
-class _Gatherer:
-    """Copies the key blocks of a tile next to each other, always into the same memory."""
-
-    def __init__(self, x: Tensor, size: int, width: int, layout: Layout, dtype: torch.dtype):
-        self.blocks = _as_blocks(x, size, width)  # [G·Y, b·W]
-        self.buffer = self.blocks.new_empty(layout.most_pairs, size * width)
-        self.width = width
-        self.dtype = dtype
-
-    def __call__(self, columns: Tensor, tile: Tile) -> Tensor:
-        """Blocks ``columns`` [T·m] as [T, m·b, W]."""
-        out = self.buffer[: columns.shape[0]]
-        torch.index_select(self.blocks, 0, columns, out=out)
-        return out.to(self.dtype).view(tile.rows, -1, self.width)
-
-
-def _as_blocks(x: Tensor, block_size: int, width: int) -> Tensor:
-    """[B', H', N, D] as [G·Y, b·W]: a view where nothing is missing, else a copy with zeros."""
-    length, channels = x.shape[-2:]
-    blocks = block_count(length, block_size)
-    missing = (0, width - channels, 0, blocks * block_size - length)
-    if any(missing):
-        x = torch.nn.functional.pad(x, missing)
-    return x.reshape(-1, block_size * width)
-
-
-class _Sink:
-    """Blocks [G·Y, b, W] to be filled: the result's own memory where its shape allows that."""
-
-    def __init__(self, result: Tensor, block_size: int, width: int, dtype: torch.dtype) -> None:
-        self.result = result  # [B', H', N, D], contiguous
-        batch, heads, length, channels = result.shape
-        blocks = block_count(length, block_size)
-        self.direct = length == blocks * block_size and channels == width and result.dtype == dtype
-        shape = (batch * heads * blocks, block_size, width)
-        self.blocks = result.view(shape) if self.direct else result.new_empty(shape, dtype=dtype)
-
-    def finish(self) -> None:
-        if not self.direct:
-            batch, heads, length, channels = self.result.shape
-            whole = self.blocks.view(batch, heads, -1, self.blocks.shape[-1])
-            self.result.copy_(whole[:, :, :length, :channels])
-
-
-def _group_forward(group: _Group, chosen: Tensor, full: bool, out: Tensor, lse: Tensor) -> None:
-    """Fills ``out`` [B', H', Nq, Dv] and ``lse`` [B', H', Nq]."""
-    size, dtype = group.block_size, group.scores.dtype
-    width = max(group.key.shape[-1], group.value.shape[-1])
-    layout = group.lay_out(chosen)
-    queries = _as_blocks(group.query, size, width).view(-1, size, width)
-    keys = _Gatherer(group.key, size, width, layout, dtype)
-    values = _Gatherer(group.value, size, width, layout, dtype)
-    bias = group.key_bias() if any(tile.masked for tile in layout.tiles) else None
-    outs = _Sink(out, size, width, dtype)
-    outs.blocks.zero_()
-    fine_lses = []
-    for tile in layout.tiles:
-        rows, columns = layout.rows[tile.start : tile.stop], layout.columns[tile.pairs]
-        tile_out, tile_lse = tile_forward(
-            queries.index_select(0, rows).to(dtype),
-            keys(columns, tile),
-            values(columns, tile),
-            None if bias is None or not tile.masked else _tile_bias(bias, columns, tile),
-            group.scale,
-        )
-        outs.blocks.index_copy_(0, rows, tile_out)
-        fine_lses.append(tile_lse)
-    lses = queries.new_full(queries.shape[:-1], float("-inf"), dtype=dtype)
-    if fine_lses:
-        lses.index_copy_(0, layout.rows, torch.cat(fine_lses))
-
-    if full:
-        probabilities, coarse_lse = coarse_attention(group.scores, group.key_counts, chosen)
-        coarse_out = _as_blocks(torch.matmul(probabilities, group.value_means), 1, width)
-        lses = _merge(outs.blocks, lses, coarse_out[:, None], coarse_lse.view(-1, 1))
-    outs.finish()
-    lse.copy_(lses.view(*lse.shape[:2], -1)[..., : lse.shape[-1]])
-    if group.query_padding_mask is not None:
-        padding = ~group.query_padding_mask[:, None]
-        out.masked_fill_(padding[..., None], 0)
-        lse.masked_fill_(padding, float("-inf"))
-
-
-def _group_backward(
-    group: _Group,
-    chosen: Tensor,
-    full: bool,
-    out: Tensor,
-    lse: Tensor,
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    grads: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    """Fills ``grads``, the gradients of the group's query, key and value."""
-    size, dtype = group.block_size, group.scores.dtype
-    width = max(group.key.shape[-1], group.value.shape[-1])
-    if group.query_padding_mask is not None:
-        padding = ~group.query_padding_mask[:, None]
-        grad_out = grad_out.masked_fill(padding[..., None], 0)
-        grad_lse = None if grad_lse is None else grad_lse.masked_fill(padding, 0)
-    # A query without output has no log-sum-exp; as +inf it weighs every key with 0.
-    lse = lse.masked_fill(lse == float("-inf"), float("inf"))
-
-    layout = group.lay_out(chosen)
-    queries, outs, grad_outs = (
-        _as_blocks(x, size, width).view(-1, size, width) for x in (group.query, out, grad_out)
-    )
-    lses = _as_rows(lse, size, float("inf"))
-    grad_lses = None if grad_lse is None else _as_rows(grad_lse, size, 0.0)
-    keys = _Gatherer(group.key, size, width, layout, dtype)
-    values = _Gatherer(group.value, size, width, layout, dtype)
-    bias = group.key_bias() if any(tile.masked for tile in layout.tiles) else None
-    grad_query, grad_key, grad_value = (_Sink(grad, size, width, dtype) for grad in grads)
-
-    if full:
-        spread = _coarse_backward(group, chosen, outs, lses, grad_outs, grad_lses)
-        _spread(spread[0], group.query_counts, group.query_padding_mask, grad_query)
-        _spread(spread[1], group.key_counts, group.key_padding_mask, grad_key)
-        _spread(spread[2], group.key_counts, group.key_padding_mask, grad_value)
-    else:
-        for sink in (grad_query, grad_key, grad_value):
-            sink.blocks.zero_()
-
-    for tile in layout.tiles:
-        rows, columns = layout.rows[tile.start : tile.stop], layout.columns[tile.pairs]
-        tile_grads = tile_backward(
-            grad_outs.index_select(0, rows).to(dtype),
-            None if grad_lses is None else grad_lses.index_select(0, rows),
-            queries.index_select(0, rows).to(dtype),
-            keys(columns, tile),
-            values(columns, tile),
-            outs.index_select(0, rows).to(dtype),
-            lses.index_select(0, rows),
-            None if bias is None or not tile.masked else _tile_bias(bias, columns, tile),
-            group.scale,
-        )
-        grad_query.blocks.index_add_(0, rows, tile_grads[0])
-        grad_key.blocks.index_add_(0, columns, tile_grads[1].reshape(-1, size, width))
-        grad_value.blocks.index_add_(0, columns, tile_grads[2].reshape(-1, size, width))
-
-    for sink in (grad_query, grad_key, grad_value):
-        sink.finish()
-
-
-def _merge(out: Tensor, fine_lse: Tensor, coarse_out: Tensor, coarse_lse: Tensor) -> Tensor:
-    """Adds attention over the other blocks to ``out``, that over the chosen keys, in place.
-
-    Args:
-        out: [G·X, b, W], with log-sum-exp ``fine_lse`` [G·X, b].
-        fine_lse: -inf for a query without a chosen key.
-        coarse_out: [G·X, 1, W], the same for all queries of a block, as is its ``coarse_lse``.
-        coarse_lse: [G·X, 1].
-
-    Returns:
-        The log-sum-exp of both, [G·X, b].
-    """
-    lse = torch.logaddexp(fine_lse, coarse_lse)
-    shift = lse.masked_fill(lse == float("-inf"), 0)
-    out.mul_((fine_lse - shift).exp_()[..., None])
-    out.addcmul_(coarse_out, (coarse_lse - shift).exp_()[..., None])
-    return lse
-
-
-def _tile_bias(bias: Tensor, columns: Tensor, tile: Tile) -> Tensor:
-    return bias.index_select(0, columns).view(tile.rows, 1, -1)
-
-
-def _coarse_backward(
-    group: _Group,
-    chosen: Tensor,
-    outs: Tensor,
-    lses: Tensor,
-    grad_outs: Tensor,
-    grad_lses: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the query, key and value means: [B', H', X or Y, D or Dv]."""
-    dtype, (batch, heads, blocks_x, _) = group.scores.dtype, group.scores.shape
-    probabilities, coarse_lse = coarse_attention(group.scores, group.key_counts, chosen)
-    weights = (coarse_lse.view(-1, 1) - lses).exp_()  # [G·X, b]
-    grad_outs = grad_outs.to(dtype)
-    delta = (grad_outs * outs).sum(-1)
-    if grad_lses is not None:
-        delta = delta - grad_lses
-    pulled = torch.bmm(weights[:, None], grad_outs).view(batch, heads, blocks_x, -1)
-    pulled = pulled[..., : group.value.shape[-1]]  # [B', H', X, Dv]
-    delta = (weights * delta).sum(-1).view(batch, heads, blocks_x, 1)
-
-    return coarse_backward(
-        probabilities,
-        pulled,
-        delta,
-        group.query_means,
-        group.key_means,
-        group.value_means,
-        group.scale,
-    )
-
-
-def _spread(grad_means: Tensor, counts: Tensor, padding_mask: Tensor | None, sink: _Sink) -> None:
-    """Hands each block's gradient to its real tokens in equal parts."""
-    blocks, size, width = sink.blocks.shape
-    heads, channels = grad_means.shape[1], grad_means.shape[-1]
-    share = grad_means / counts.clamp(min=1)[:, None, :, None]
-    share = torch.nn.functional.pad(share, (0, width - channels)).view(blocks, 1, width)
-    sink.blocks.copy_(share.expand(-1, size, -1))
-    if padding_mask is not None:
-        tail = counts.shape[-1] * size - padding_mask.shape[-1]
-        padding = ~torch.nn.functional.pad(padding_mask, (0, tail))
-        whole = sink.blocks.view(-1, heads, padding.shape[-1], width)
-        whole.masked_fill_(padding[:, None, :, None], 0)
-
-
-def _as_rows(x: Tensor, block_size: int, fill: float) -> Tensor:
-    """[B', H', N] as [G·X, b], with ``fill`` behind the last token."""
-    missing = block_count(x.shape[-1], block_size) * block_size - x.shape[-1]
-    return torch.nn.functional.pad(x, (0, missing), value=fill).reshape(-1, block_size)
+    head_bytes = key.element_size() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
+    return parts(query.shape[0], query.shape[1], limit // max(head_bytes, 1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .checks import check_integer
+
 ApproxMode = Literal["full", "sparse"]
 Selection = Literal["global", "per_row"]
 
@@ -41,16 +43,16 @@ class MRAOptions:
     selection: Selection = "global"
 
     def __post_init__(self) -> None:
-        _check_integer("block_size", self.block_size)
+        check_integer("block_size", self.block_size)
         if self.block_size not in _BLOCK_SIZES:
             raise ValueError(
                 f"block_size must be a power of two from 8 to 128, got {self.block_size}"
             )
-        _check_integer("block_per_row", self.block_per_row, least=1)
+        check_integer("block_per_row", self.block_per_row, least=1)
         if self.num_blocks is not None:
-            _check_integer("num_blocks", self.num_blocks, least=1)
-        _check_integer("initial_prior_first_n_blocks", self.initial_prior_first_n_blocks, least=0)
-        _check_integer(
+            check_integer("num_blocks", self.num_blocks, least=1)
+        check_integer("initial_prior_first_n_blocks", self.initial_prior_first_n_blocks, least=0)
+        check_integer(
             "initial_prior_diagonal_n_blocks", self.initial_prior_diagonal_n_blocks, least=0
         )
         _check_member("approx_mode", self.approx_mode, ("full", "sparse"))
@@ -60,13 +62,6 @@ class MRAOptions:
                 f"num_blocks={self.num_blocks} is a budget for the whole matrix and needs "
                 'selection="global"; with selection="per_row" use block_per_row'
             )
-
-
-def _check_integer(name: str, value: Any, least: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__})")
-    if least is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:

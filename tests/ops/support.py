@@ -52,8 +52,8 @@ def run(
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     out, lse = mra_attention(*leaves, *masks, return_lse=True, **options)
     generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(out.shape, dtype=torch.float64, generator=generator)
-    lse_weight = torch.randn(lse.shape, dtype=torch.float64, generator=generator)
+    weight = torch.randn(out.shape, dtype=torch.float64, generator=generator).to(out.device)
+    lse_weight = torch.randn(lse.shape, dtype=torch.float64, generator=generator).to(lse.device)
     finite = torch.where(lse == float("-inf"), 0, lse)
     loss = (out * weight).sum() + (finite * lse_weight).sum()
     loss.backward()

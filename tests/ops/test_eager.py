@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import assert_close, padding_mask, random_inputs, run
 
-from mra_plugin.ops import eager, mra_attention
+from mra_plugin.ops import eager, head_group, mra_attention
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
@@ -106,7 +106,7 @@ def test_groups_of_heads_do_not_change_the_result(
 
 
 def test_small_tiles_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eager, "_TILE_BYTES_CPU", 1)
+    monkeypatch.setattr(head_group, "_TILE_BYTES_CPU", 1)
     compare(random_inputs(2, 2, 200), block_size=8, block_per_row=3)
 
 

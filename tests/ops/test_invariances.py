@@ -110,9 +110,14 @@ def test_empty_batch_and_single_token(impl: str, budget: int) -> None:
     empty = torch.zeros(0, 2, 20, 4)
     out = mra_attention(empty, empty, empty, block_size=8, block_per_row=budget, impl=impl)
     assert out.shape == (0, 2, 20, 4)
-    nothing = torch.zeros(1, 2, 0, 4)
-    out = mra_attention(nothing, nothing, nothing, block_per_row=budget, impl=impl)
-    assert out.shape == (1, 2, 0, 4)
+    nothing = torch.zeros(1, 2, 0, 4, requires_grad=True)
+    for return_lse in (False, True):
+        result = mra_attention(
+            nothing, nothing, nothing, block_per_row=budget, return_lse=return_lse, impl=impl
+        )
+        out = result[0] if return_lse else result
+        assert out.shape == (1, 2, 0, 4)
+        out.sum().backward()
     some = torch.ones(1, 2, 5, 4, requires_grad=True)
     out = mra_attention(some, nothing, nothing, block_per_row=budget, impl=impl)
     out.sum().backward()

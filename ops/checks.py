@@ -1,0 +1,102 @@
+"""Checks of arguments that all operators share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_tensors(**tensors: Tensor) -> None:
+    """Checks query, key and, if given, value on their own and against each other."""
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+        if x.dim() != 4:
+            raise ValueError(
+                f"{name} must have 4 dimensions [batch, heads, tokens, channels], "
+                f"got shape {tuple(x.shape)}"
+            )
+        if x.dtype not in _FLOATS:
+            raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    query, key = tensors["query"], tensors["key"]
+    for name, x in tensors.items():
+        if x.dtype != query.dtype:
+            raise TypeError(f"{name} must have the query's dtype {query.dtype}, got {x.dtype}")
+        if x.device != query.device:
+            raise ValueError(f"{name} must be on the query's device {query.device}, got {x.device}")
+        if x.shape[:2] != query.shape[:2]:
+            raise ValueError(
+                f"{name} must have the query's batch and heads {tuple(query.shape[:2])}, "
+                f"got shape {tuple(x.shape)}"
+            )
+    if query.shape[-1] == 0 or key.shape[-1] != query.shape[-1]:
+        raise ValueError(
+            "query and key must have the same positive number of channels, "
+            f"got shapes {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if "value" in tensors and tensors["value"].shape[-2] != key.shape[-2]:
+        raise ValueError(
+            f"value must have the key's length {key.shape[-2]}, "
+            f"got shape {tuple(tensors['value'].shape)}"
+        )
+
+
+def check_masks(
+    query: Tensor,
+    key: Tensor,
+    key_padding_mask: Tensor | None,
+    query_padding_mask: Tensor | None,
+) -> Tensor | None:
+    """Checks both masks; returns the query's, which defaults to the key's where lengths agree."""
+    for name, mask, x in (
+        ("key_padding_mask", key_padding_mask, key),
+        ("query_padding_mask", query_padding_mask, query),
+    ):
+        if mask is None:
+            continue
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise TypeError(f"{name} must be a bool tensor, True = a real token, got {kind}")
+        if tuple(mask.shape) != (x.shape[0], x.shape[-2]):
+            raise ValueError(
+                f"{name} must have shape {(x.shape[0], x.shape[-2])} [batch, tokens], "
+                f"got {tuple(mask.shape)}"
+            )
+        if mask.device != x.device:
+            raise ValueError(f"{name} must be on the query's device {x.device}, got {mask.device}")
+    if query_padding_mask is None and query.shape[-2] == key.shape[-2]:
+        return key_padding_mask
+    return query_padding_mask
+
+
+def check_scale(scale: float | None, channels: int) -> float:
+    """The factor of the scores, 1/sqrt(channels) by default."""
+    if scale is None:
+        return 1 / math.sqrt(channels)
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        raise TypeError(f"scale must be a number, got {scale!r} ({type(scale).__name__})")
+    if not math.isfinite(scale) or scale <= 0:
+        raise ValueError(f"scale must be positive and finite, got {scale}")
+    return float(scale)
+
+
+def follow_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What PyTorch's own attention does under autocast: all but float64 in autocast's type."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
+def check_integer(name: str, value: Any, least: int | None = None) -> None:
+    """Refuses what is no int, or less than ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__})")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

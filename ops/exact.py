@@ -1,0 +1,52 @@
+"""What MRA attention is when its budget covers everything: exact attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .blocks import block_count
+from .options import MRAOptions
+
+
+def covers_everything(query: Tensor, key: Tensor, options: MRAOptions) -> bool:
+    """Whether the budget is enough for every pair of blocks, so that nothing is approximated."""
+    blocks_x = block_count(query.shape[-2], options.block_size)
+    blocks_y = block_count(key.shape[-2], options.block_size)
+    if options.num_blocks is not None:
+        return options.num_blocks >= blocks_x * blocks_y > 0
+    return options.block_per_row >= blocks_y > 0
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_padding_mask: Tensor | None,
+    query_padding_mask: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """PyTorch's own attention, with 0 for padded queries and for sequences without a key.
+
+    Args:
+        query: [B, H, Nq, D].
+        key: [B, H, Nk, D].
+        value: [B, H, Nk, Dv].
+        key_padding_mask: bool [B, Nk] or None.
+        query_padding_mask: bool [B, Nq] or None.
+        scale: factor of the scores.
+
+    Returns:
+        [B, H, Nq, Dv].
+    """
+    mask = None
+    served = query_padding_mask
+    if key_padding_mask is not None:
+        any_key = key_padding_mask.any(-1, keepdim=True)
+        # A softmax over nothing is nan, whose gradient no later zero can stop.
+        mask = (key_padding_mask | ~any_key)[:, None, None, :]
+        served = any_key if served is None else served & any_key
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale
+    )
+    return out if served is None else out.masked_fill(~served[:, None, :, None], 0)

@@ -1,0 +1,35 @@
+"""Triton kernels for the chosen blocks, forward and backward, behind PyTorch operators.
+
+Only `operators` and what it imports need triton; this file doesn't.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from ..options import MRAOptions
+
+_INSTALLED = importlib.util.find_spec("triton") is not None
+# Triton's interpreter runs kernels on the CPU, to test them; it is chosen when triton is imported.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def why_unsupported(query: Tensor, value: Tensor, options: MRAOptions) -> str | None:
+    """Why the kernels can't serve a call, or None if they can."""
+    if not _INSTALLED:
+        return "triton is not installed"
+    if not query.is_cuda and not _INTERPRETED:
+        return f"it needs CUDA tensors, got {query.device}"
+    if query.dtype not in _DTYPES:
+        return f"it needs float16, bfloat16 or float32, got {query.dtype}"
+    if options.block_size < 16:
+        return f"it needs block_size 16, 32, 64 or 128, got {options.block_size}"
+    widest = max(query.shape[-1], value.shape[-1])
+    if widest > 256:
+        return f"it serves up to 256 channels, got {widest}"
+    return None

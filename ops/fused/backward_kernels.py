@@ -1,0 +1,285 @@
+"""The three passes of the backward: sums over queries, query gradients, key and value gradients.
+
+Each program owns the rows that it writes, so nothing is added atomically and two runs agree to
+the bit. Shapes as in the forward; R queries or keys of
+a program, M queries or N keys per step.
+"""
+
+import triton
+import triton.language as tl
+
+from .forward_kernel import LOG2E, listed_tokens, load_rows
+
+
+@triton.jit
+def sums_kernel(
+    out,
+    grad_out,
+    lse,
+    grad_lse,
+    coarse_lse,
+    delta,
+    pulled,
+    pulled_delta,
+    heads,
+    query_length,
+    blocks_x,
+    grad_stride_b,
+    grad_stride_h,
+    grad_stride_n,
+    VALUE_CHANNELS: tl.constexpr,
+    PADDED_VALUE_CHANNELS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    HAS_COARSE: tl.constexpr,
+    HAS_GRAD_LSE: tl.constexpr,
+):
+    """One program per query block: delta [G, Nq], and what the coarse scale needs of the block.
+
+    delta_i = dO_i · out_i - dlse_i; with w_i = e^(coarse lse - lse_i), pulled [G, X, V] is the sum
+    of w_i dO_i and pulled_delta [G, X] that of w_i delta_i.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    group, x = row // blocks_x, row % blocks_x
+    batch, head = group // heads, group % heads
+    channels = tl.arange(0, PADDED_VALUE_CHANNELS)
+    positions = x * BLOCK_SIZE + tl.arange(0, BLOCK_SIZE)  # [b]
+    inside = positions < query_length
+    rows = group * query_length + positions
+
+    outs = out + group * query_length * VALUE_CHANNELS
+    o = load_rows(outs, positions, channels, VALUE_CHANNELS, inside, VALUE_CHANNELS)  # [b, V]
+    grads = grad_out + batch * grad_stride_b + head * grad_stride_h
+    do = load_rows(grads, positions, channels, grad_stride_n, inside, VALUE_CHANNELS)  # [b, V]
+    do = do.to(tl.float32)
+    deltas = tl.sum(o.to(tl.float32) * do, 1)  # [b]
+    if HAS_GRAD_LSE:
+        deltas -= tl.load(grad_lse + rows, mask=inside, other=0.0)
+    tl.store(delta + rows, deltas, mask=inside)
+
+    if HAS_COARSE:
+        level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [b]
+        served = level > float("-inf")
+        level = tl.where(served, level, float("inf"))
+        weights = tl.exp2((tl.load(coarse_lse + row) - level) * LOG2E)  # [b]
+        do = tl.where(served[:, None], do, 0.0)
+        tl.store(
+            pulled + row * VALUE_CHANNELS + channels,
+            tl.sum(weights[:, None] * do, 0),
+            mask=channels < VALUE_CHANNELS,
+        )
+        tl.store(pulled_delta + row, tl.sum(tl.where(served, weights * deltas, 0.0), 0))
+
+
+@triton.jit
+def query_kernel(
+    query,
+    key,
+    value,
+    key_mask,
+    grad_out,
+    lse,
+    delta,
+    grad_share,
+    order,
+    starts,
+    columns,
+    grad_query,
+    scale,
+    heads,
+    query_length,
+    key_length,
+    blocks_x,
+    capacity,
+    query_stride_b,
+    query_stride_h,
+    query_stride_n,
+    key_stride_b,
+    key_stride_h,
+    key_stride_n,
+    value_stride_b,
+    value_stride_h,
+    value_stride_n,
+    grad_stride_b,
+    grad_stride_h,
+    grad_stride_n,
+    CHANNELS: tl.constexpr,
+    VALUE_CHANNELS: tl.constexpr,
+    PADDED_CHANNELS: tl.constexpr,
+    PADDED_VALUE_CHANNELS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS_PER_STEP: tl.constexpr,
+    HAS_COARSE: tl.constexpr,
+    HAS_KEY_MASK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program per ROWS queries of a block: grad_query [G, Nq, D].
+
+    ``grad_share`` [G, X, D] is what each real query of a block gets through its mean.
+    """
+    pieces: tl.constexpr = BLOCK_SIZE // ROWS
+    row = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
+    group, x = row // blocks_x, row % blocks_x
+    batch, head = group // heads, group % heads
+
+    first = tl.load(starts + group * (blocks_x + 1) + x)
+    total = (tl.load(starts + group * (blocks_x + 1) + x + 1) - first) * BLOCK_SIZE
+    entries = columns + group * capacity + first
+    keys = key + batch * key_stride_b + head * key_stride_h
+    values = value + batch * value_stride_b + head * value_stride_h
+
+    channels = tl.arange(0, PADDED_CHANNELS)
+    value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
+    positions = x * BLOCK_SIZE + tl.program_id(0) % pieces * ROWS + tl.arange(0, ROWS)  # [R]
+    inside = positions < query_length
+    rows = group * query_length + positions
+    queries = query + batch * query_stride_b + head * query_stride_h
+    grads = grad_out + batch * grad_stride_b + head * grad_stride_h
+    q = load_rows(queries, positions, channels, query_stride_n, inside, CHANNELS)  # [R, D]
+    do = load_rows(grads, positions, value_channels, grad_stride_n, inside, VALUE_CHANNELS)
+    level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [R]
+    served = level > float("-inf")
+    # Weighs every key with 0 where there is no output.
+    level = tl.where(served, level * LOG2E, float("inf"))
+    deltas = tl.load(delta + rows, mask=inside, other=0.0)  # [R]
+
+    accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
+    for step in range(0, total, KEYS_PER_STEP):
+        at, keep = listed_tokens(entries, total, step, BLOCK_SIZE, KEYS_PER_STEP)
+        keep &= at < key_length
+        if HAS_KEY_MASK:
+            real = tl.load(key_mask + batch * key_length + at, mask=keep, other=0)
+            keep &= real != 0
+        k = load_rows(keys, at, channels, key_stride_n, keep, CHANNELS)  # [N, D]
+        v = load_rows(values, at, value_channels, value_stride_n, keep, VALUE_CHANNELS)  # [N, V]
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)  # [R, N]
+        weights = tl.exp2(tl.where(keep[None, :], scores - level[:, None], float("-inf")))
+        grad_weights = tl.dot(do, tl.trans(v), input_precision=PRECISION)  # [R, N]
+        grad_scores = weights * (grad_weights - deltas[:, None])
+        accumulator += tl.dot(grad_scores.to(k.dtype), k, input_precision=PRECISION)  # [R, D]
+
+    accumulator *= scale
+    if HAS_COARSE:
+        share = tl.load(
+            grad_share + row * CHANNELS + channels, mask=channels < CHANNELS, other=0.0
+        )  # [D]
+        accumulator += tl.where(served[:, None], share[None, :], 0.0)
+    tl.store(
+        grad_query + rows[:, None] * CHANNELS + channels[None, :],
+        accumulator.to(grad_query.dtype.element_ty),
+        mask=inside[:, None] & (channels[None, :] < CHANNELS),
+    )
+
+
+@triton.jit
+def key_value_kernel(
+    query,
+    key,
+    value,
+    key_mask,
+    grad_out,
+    lse,
+    delta,
+    grad_key_share,
+    grad_value_share,
+    order,
+    starts,
+    rows_listed,
+    grad_key,
+    grad_value,
+    scale,
+    heads,
+    query_length,
+    key_length,
+    blocks_y,
+    capacity,
+    query_stride_b,
+    query_stride_h,
+    query_stride_n,
+    key_stride_b,
+    key_stride_h,
+    key_stride_n,
+    value_stride_b,
+    value_stride_h,
+    value_stride_n,
+    grad_stride_b,
+    grad_stride_h,
+    grad_stride_n,
+    CHANNELS: tl.constexpr,
+    VALUE_CHANNELS: tl.constexpr,
+    PADDED_CHANNELS: tl.constexpr,
+    PADDED_VALUE_CHANNELS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    QUERIES_PER_STEP: tl.constexpr,
+    HAS_COARSE: tl.constexpr,
+    HAS_KEY_MASK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program per ROWS keys of a block: grad_key [G, Nk, D] and grad_value [G, Nk, V].
+
+    ``starts`` [G, Y + 1] and ``rows_listed`` [G, capacity] list the query blocks that chose it.
+    """
+    pieces: tl.constexpr = BLOCK_SIZE // ROWS
+    column = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
+    group, y = column // blocks_y, column % blocks_y
+    batch, head = group // heads, group % heads
+
+    first = tl.load(starts + group * (blocks_y + 1) + y)
+    total = (tl.load(starts + group * (blocks_y + 1) + y + 1) - first) * BLOCK_SIZE
+    entries = rows_listed + group * capacity + first
+    queries = query + batch * query_stride_b + head * query_stride_h
+    grads = grad_out + batch * grad_stride_b + head * grad_stride_h
+
+    channels = tl.arange(0, PADDED_CHANNELS)
+    value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
+    positions = y * BLOCK_SIZE + tl.program_id(0) % pieces * ROWS + tl.arange(0, ROWS)  # [R]
+    inside = positions < key_length
+    real = inside
+    if HAS_KEY_MASK:
+        real &= tl.load(key_mask + batch * key_length + positions, mask=inside, other=0) != 0
+    keys = key + batch * key_stride_b + head * key_stride_h
+    values = value + batch * value_stride_b + head * value_stride_h
+    k = load_rows(keys, positions, channels, key_stride_n, real, CHANNELS)  # [R, D]
+    v = load_rows(values, positions, value_channels, value_stride_n, real, VALUE_CHANNELS)
+
+    key_accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
+    value_accumulator = tl.zeros([ROWS, PADDED_VALUE_CHANNELS], tl.float32)
+    for step in range(0, total, QUERIES_PER_STEP):
+        at, keep = listed_tokens(entries, total, step, BLOCK_SIZE, QUERIES_PER_STEP)
+        keep &= at < query_length
+        q = load_rows(queries, at, channels, query_stride_n, keep, CHANNELS)  # [M, D]
+        do = load_rows(grads, at, value_channels, grad_stride_n, keep, VALUE_CHANNELS)  # [M, V]
+        level = tl.load(lse + group * query_length + at, mask=keep, other=float("-inf"))  # [M]
+        level = tl.where(level > float("-inf"), level * LOG2E, float("inf"))
+        deltas = tl.load(delta + group * query_length + at, mask=keep, other=0.0)  # [M]
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)  # [R, M]
+        weights = tl.exp2(tl.where(real[:, None], scores - level[None, :], float("-inf")))
+        value_accumulator += tl.dot(weights.to(do.dtype), do, input_precision=PRECISION)  # [R, V]
+        grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # [R, M]
+        grad_scores = weights * (grad_weights - deltas[None, :])
+        key_accumulator += tl.dot(grad_scores.to(q.dtype), q, input_precision=PRECISION)  # [R, D]
+
+    key_accumulator *= scale
+    if HAS_COARSE:
+        key_share = tl.load(
+            grad_key_share + column * CHANNELS + channels, mask=channels < CHANNELS, other=0.0
+        )  # [D]
+        value_share = tl.load(
+            grad_value_share + column * VALUE_CHANNELS + value_channels,
+            mask=value_channels < VALUE_CHANNELS,
+            other=0.0,
+        )  # [V]
+        key_accumulator += tl.where(real[:, None], key_share[None, :], 0.0)
+        value_accumulator += tl.where(real[:, None], value_share[None, :], 0.0)
+    rows = group * key_length + positions
+    tl.store(
+        grad_key + rows[:, None] * CHANNELS + channels[None, :],
+        key_accumulator.to(grad_key.dtype.element_ty),
+        mask=inside[:, None] & (channels[None, :] < CHANNELS),
+    )
+    tl.store(
+        grad_value + rows[:, None] * VALUE_CHANNELS + value_channels[None, :],
+        value_accumulator.to(grad_value.dtype.element_ty),
+        mask=inside[:, None] & (value_channels[None, :] < VALUE_CHANNELS),
+    )

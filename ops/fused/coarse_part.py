@@ -1,0 +1,137 @@
+"""The coarse scale of a call, a few heads at a time, in (N/b)-sized products.
+
+Shapes: B batch, H heads, X query and Y key blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..blocks import block_count
+from ..choice import choose_blocks
+from ..coarse import coarse_attention, coarse_backward
+from ..options import MRAOptions
+from ..pooled import Pooled, parts, pool_all
+
+# Bytes of one [heads, X, Y] matrix of scores: the only thing here that grows with the square of
+# the length, so heads are taken a few at a time.
+_SCORE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a call is about, in both directions."""
+
+    query: Tensor  # [B, H, Nq, D]
+    key: Tensor  # [B, H, Nk, D]
+    value: Tensor  # [B, H, Nk, Dv]
+    key_padding_mask: Tensor | None  # bool [B, Nk]
+    query_padding_mask: Tensor | None  # bool [B, Nq]
+    options: MRAOptions
+    scale: float
+
+    @property
+    def blocks_x(self) -> int:
+        """X, the number of query blocks."""
+        return block_count(self.query.shape[-2], self.options.block_size)
+
+    @property
+    def blocks_y(self) -> int:
+        """Y, the number of key blocks."""
+        return block_count(self.key.shape[-2], self.options.block_size)
+
+    @property
+    def capacity(self) -> int:
+        """Upper bound of the pairs that a head can choose."""
+        pairs = self.blocks_x * self.blocks_y
+        if self.options.num_blocks is not None:
+            return min(self.options.num_blocks, pairs)
+        return min(self.options.block_per_row * self.blocks_x, pairs)
+
+
+def choose_and_attend(problem: Problem) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Chooses the exact blocks, and attends to all others.
+
+    Returns:
+        Chosen blocks, bool [B, H, X, Y]; in mode "full" also the coarse output [B, H, X, Dv] and
+        its log-sum-exp [B, H, X], both float32.
+    """
+    batch, heads = problem.query.shape[:2]
+    shape = (batch, heads, problem.blocks_x)
+    chosen = problem.query.new_empty(*shape, problem.blocks_y, dtype=torch.bool)
+    full = problem.options.approx_mode == "full"
+    value_channels = problem.value.shape[-1]
+    out = problem.query.new_empty(*shape, value_channels, dtype=torch.float32)
+    lse = problem.query.new_empty(shape, dtype=torch.float32)
+    for part in _parts(problem):
+        pooled = _pool(problem, part)
+        chosen[part] = choose_blocks(
+            pooled.scores, pooled.query_counts, pooled.key_counts, problem.options
+        )
+        if full:
+            probabilities, lse[part] = coarse_attention(
+                pooled.scores, pooled.key_counts, chosen[part]
+            )
+            out[part] = torch.matmul(probabilities, pooled.value)
+    return (chosen, out, lse) if full else (chosen, None, None)
+
+
+def shares(
+    problem: Problem, chosen: Tensor, pulled: Tensor, pulled_delta: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each real token gets of the gradient of its block's mean.
+
+    Args:
+        problem: the call.
+        chosen: bool [B, H, X, Y].
+        pulled: float32 [B, H, X, Dv], see `coarse_backward`.
+        pulled_delta: float32 [B, H, X].
+
+    Returns:
+        For queries [B, H, X, D], keys [B, H, Y, D] and values [B, H, Y, Dv], float32.
+    """
+    batch, heads = problem.query.shape[:2]
+    channels, value_channels = problem.query.shape[-1], problem.value.shape[-1]
+    results = (
+        pulled.new_empty(batch, heads, problem.blocks_x, channels),
+        pulled.new_empty(batch, heads, problem.blocks_y, channels),
+        pulled.new_empty(batch, heads, problem.blocks_y, value_channels),
+    )
+    for part in _parts(problem):
+        pooled = _pool(problem, part)
+        probabilities, _ = coarse_attention(pooled.scores, pooled.key_counts, chosen[part])
+        grads = coarse_backward(
+            probabilities,
+            pulled[part],
+            pulled_delta[part][..., None],
+            pooled.query,
+            pooled.key,
+            pooled.value,
+            problem.scale,
+        )
+        counts = (pooled.query_counts, pooled.key_counts, pooled.key_counts)
+        for result, grad, count in zip(results, grads, counts, strict=True):
+            result[part] = grad / count.clamp(min=1)[:, None, :, None]
+    return results
+
+
+def _parts(problem: Problem) -> Iterator[tuple[slice, slice]]:
+    batch, heads = problem.query.shape[:2]
+    score_bytes = max(problem.blocks_x * problem.blocks_y * 4, 1)
+    return parts(batch, heads, _SCORE_BYTES // score_bytes)
+
+
+def _pool(problem: Problem, part: tuple[slice, slice]) -> Pooled:
+    return pool_all(
+        problem.query[part],
+        problem.key[part],
+        problem.value[part],
+        None if problem.key_padding_mask is None else problem.key_padding_mask[part[0]],
+        None if problem.query_padding_mask is None else problem.query_padding_mask[part[0]],
+        problem.options.block_size,
+        problem.scale,
+    )

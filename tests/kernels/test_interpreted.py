@@ -1,0 +1,209 @@
+"""The kernels, run by Triton's interpreter, against the reference in float64.
+
+A run of its own, as the interpreter is chosen when triton is imported:
+``TRITON_INTERPRET=1 pytest -m interpreter``.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from support import assert_close, padding_mask, random_inputs, relative_error, run
+
+from mra_plugin.ops import mra_attention
+from mra_plugin.ops.fused import coarse_part, operators
+
+pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
+
+# The interpreter rounds bfloat16 towards zero, which doubles its error.
+LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 1.5e-3}
+
+
+def compare(
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    *masks: torch.Tensor | None,
+    **options: Any,
+) -> None:
+    exact = run(tuple(x.double() for x in inputs), *masks, impl="reference", **options)
+    actual = run(inputs, *masks, impl="triton", **options)
+    assert all(x.dtype == inputs[0].dtype for x in (actual[0], *actual[2:]))
+    assert_close(actual, exact, LIMITS[inputs[0].dtype])
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("selection", ["global", "per_row"])
+@pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+def test_types(dtype: torch.dtype, selection: str, approx_mode: str) -> None:
+    compare(
+        random_inputs(2, 2, 90, dtype=dtype),
+        padding_mask([90, 41], 90),
+        block_size=16,
+        block_per_row=2,
+        selection=selection,
+        approx_mode=approx_mode,
+    )
+
+
+@pytest.mark.parametrize(
+    ("query_length", "key_length", "channels", "value_channels"),
+    [(64, 64, 8, 8), (70, 33, 24, 40), (31, 130, 64, 64), (1, 1, 16, 16), (40, 50, 256, 200)],
+)
+@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+def test_shapes(
+    query_length: int, key_length: int, channels: int, value_channels: int, block_size: int
+) -> None:
+    inputs = random_inputs(
+        1, 2, query_length, key_length, channels, value_channels, dtype=torch.float32
+    )
+    compare(inputs, block_size=block_size, block_per_row=1)
+
+
+@pytest.mark.parametrize("options", [
+    {"initial_prior_first_n_blocks": 2},
+    {"initial_prior_diagonal_n_blocks": 3},
+    {"scale": 0.7},
+    {"num_blocks": 1},
+    {"num_blocks": 1, "approx_mode": "sparse"},
+    {"num_blocks": 900},
+])  # fmt: skip
+def test_options(options: dict[str, Any]) -> None:
+    compare(random_inputs(1, 2, 96, dtype=torch.float32), block_size=16, **options)
+
+
+def test_masks_with_holes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    mask = torch.rand(3, 100, generator=generator) < 0.4
+    mask[1, :48] = False  # whole blocks without a token, in front
+    mask[2] = False
+    other = torch.rand(3, 100, generator=generator) < 0.7
+    inputs = random_inputs(3, 2, 100, dtype=torch.float32)
+    compare(inputs, mask, block_size=16, block_per_row=2)
+    compare(inputs, mask, other, block_size=16, block_per_row=2)
+    compare(inputs, None, other, block_size=16, block_per_row=2, approx_mode="sparse")
+
+
+def test_inputs_of_any_layout() -> None:
+    base = [x.transpose(1, 2).contiguous() for x in random_inputs(2, 3, 80, dtype=torch.float32)]
+    query, key, value = (x.transpose(1, 2) for x in base)
+    compare((query, key, value), block_size=16, block_per_row=2)
+    channels_apart = value.transpose(2, 3).contiguous().transpose(2, 3)
+    one_head = key[:, :1].expand(-1, 3, -1, -1)
+    compare((query, one_head, channels_apart), block_size=16, block_per_row=2)
+
+
+def test_heads_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coarse_part, "_SCORE_BYTES", 1)
+    compare(
+        random_inputs(2, 3, 70, dtype=torch.float32),
+        padding_mask([70, 33], 70),
+        block_size=16,
+        block_per_row=2,
+    )
+
+
+@pytest.mark.parametrize("lengths", [(0, 20, 20), (2, 0, 0), (2, 20, 0)])
+def test_nothing_to_do(lengths: tuple[int, int, int]) -> None:
+    batch, query_length, key_length = lengths
+    inputs = random_inputs(batch, 2, query_length, key_length, dtype=torch.float32)
+    leaves = [x.requires_grad_() for x in inputs]
+    out = mra_attention(*leaves, block_size=16, impl="triton")
+    out.sum().backward()
+    assert out.shape == (batch, 2, query_length, 16)
+    assert all(torch.all(x == 0) for x in (out, *(leaf.grad for leaf in leaves)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+def test_logits_in_the_thousands_stay_finite(dtype: torch.dtype, approx_mode: str) -> None:
+    inputs = [x.detach().mul(60).to(dtype).requires_grad_() for x in random_inputs(1, 2, 64)]
+    out = mra_attention(
+        *inputs, block_size=16, block_per_row=1, approx_mode=approx_mode, impl="triton"
+    )
+    out.float().sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(x.grad).all() for x in inputs)
+
+
+def test_two_runs_agree_to_the_bit() -> None:
+    inputs = random_inputs(2, 2, 100, dtype=torch.float32)
+    first = run(inputs, block_size=16, block_per_row=2, impl="triton")
+    second = run(inputs, block_size=16, block_per_row=2, impl="triton")
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_operators_are_well_behaved() -> None:
+    query, key, value = (
+        x.requires_grad_() for x in random_inputs(2, 2, 50, 41, dtype=torch.float32)
+    )
+    mask = padding_mask([41, 17], 41)
+    arguments = (16, 2, None, "full", 0, 0, "global", 0.3)
+    torch.library.opcheck(operators._forward, (query, key, value, mask, None, *arguments))
+    results = operators._forward(query, key, value, mask, None, *arguments)
+    saved = [x.detach() for x in (query, key, value)]
+    torch.library.opcheck(
+        operators._backward,
+        (
+            torch.randn_like(results[0]),
+            None,
+            *saved,
+            mask,
+            None,
+            *(x.detach() for x in results),
+            16,
+            2,
+            None,
+            "full",
+            0.3,
+        ),
+    )
+
+
+def test_compiles_whole_and_once_for_every_length() -> None:
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return 2 * mra_attention(query + 1, key, value, block_size=16, impl="triton")
+
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for length in (70, 96, 133):
+            results = []
+            for function in (compiled, attend):
+                inputs = random_inputs(1, 2, length, dtype=torch.float32)
+                leaves = [x.requires_grad_() for x in inputs]
+                out = function(*leaves)
+                out.square().sum().backward()
+                results.append((out.detach(), *(x.grad for x in leaves)))
+            torch.testing.assert_close(*results)
+
+
+def test_autocast_is_a_cast_of_the_inputs() -> None:
+    inputs = random_inputs(1, 2, 70, dtype=torch.float32)
+    options = {"block_size": 16, "block_per_row": 2, "impl": "triton"}
+    with torch.autocast("cpu", torch.float16):
+        out = mra_attention(*inputs, **options)
+    expected = mra_attention(*(x.half() for x in inputs), **options)
+    assert torch.equal(out, expected)
+
+
+def test_agrees_with_eager() -> None:
+    inputs = random_inputs(1, 2, 100, dtype=torch.float32)
+    options = {"block_size": 32, "block_per_row": 2}
+    eager = mra_attention(*inputs, **options, impl="eager")
+    assert relative_error(mra_attention(*inputs, **options, impl="triton"), eager) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"block_size": 8}, ["block_size", "8"]),
+        ({"dtype": torch.float64}, ["float64"]),
+        ({"channels": 300}, ["256 channels", "300"]),
+    ],
+)
+def test_what_it_cannot_serve_it_refuses(change: dict[str, Any], words: list[str]) -> None:
+    inputs = random_inputs(
+        1, 1, 20, channels=change.get("channels", 16), dtype=change.get("dtype", torch.float32)
+    )
+    with pytest.raises(ValueError, match="triton") as caught:
+        mra_attention(*inputs, block_size=change.get("block_size", 16), impl="triton")
+    assert all(word in str(caught.value) for word in words)
