@@ -1,0 +1,152 @@
+"""The attention part of a layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mra_plugin.adapters.choice import REGISTRY, attention_for
+from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
+
+from .relative import relative_attention
+
+if TYPE_CHECKING:
+    from .configuration import MraConfig
+
+
+class MraSelfAttention(nn.Module):
+    """Projects to heads and attends as the config says."""
+
+    def __init__(self, config: MraConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_attention_heads = config.num_attention_heads
+        self.attention_head_size = config.hidden_size // config.num_attention_heads
+        # The original fills heads up to 32 channels, and scales for those.
+        self.scale = max(self.attention_head_size, 32) ** -0.5
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.position_embedding_type = config.position_embedding_type
+        if self.position_embedding_type != "absolute":
+            self.distance_embedding = nn.Embedding(
+                2 * config.max_position_embeddings - 1, self.attention_head_size
+            )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        padding_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends.
+
+        Args:
+            hidden_states: [B, N, hidden].
+            padding_mask: bool [B, N], True = a real token.
+            head_mask: factor of each head's attention matrix, [H].
+            output_attentions: whether the matrices are wanted.
+
+        Returns:
+            Output [B, N, hidden], and the matrices [B, H, N, N] or None.
+        """
+        query, key, value = (
+            torch.unflatten(projection(hidden_states), -1, (-1, self.attention_head_size))
+            .transpose(1, 2)
+            .contiguous()
+            for projection in (self.query, self.key, self.value)
+        )  # [B, H, N, D]
+        out, weights = self._attend(query, key, value, padding_mask, output_attentions)
+        if head_mask is not None:
+            # A factor of a head's matrix is one of its output.
+            factor = head_mask[:, None, None].to(out.dtype)
+            out = out * factor
+            weights = None if weights is None else weights * factor
+        return out.transpose(1, 2).flatten(2), weights
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        padding_mask: Tensor | None,
+        output_attentions: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        patched = self.config._attn_implementation == REGISTRY
+        options: dict[str, Any] = self.config.attention_options()
+        weights: Tensor | None = None
+        if self.position_embedding_type != "absolute":
+            if patched:
+                raise ValueError(
+                    f"only MRA attention knows relative positions (position_embedding_type="
+                    f"{self.position_embedding_type!r}); mra_plugin.unpatch(model) brings it back"
+                )
+            options.pop("impl", None)
+            out, weights = relative_attention(
+                query,
+                key,
+                value,
+                self.distance_embedding.weight,
+                padding_mask,
+                MRAOptions(**options),
+                self.scale,
+                with_key=self.position_embedding_type == "relative_key_query",
+            )
+        elif patched:
+            attention = attention_for(self.config)
+            out = attention(query, key, value, padding_mask, padding_mask, scale=self.scale)
+            if output_attentions:
+                if not hasattr(attention, "weights"):
+                    raise ValueError(
+                        f"output_attentions=True needs the attention matrices, which "
+                        f"{type(attention).__name__} does not give"
+                    )
+                weights = attention.weights(
+                    query, key, padding_mask, padding_mask, scale=self.scale
+                )
+        else:
+            out = mra_attention(query, key, value, padding_mask, scale=self.scale, **options)
+            if output_attentions:
+                options.pop("impl", None)
+                weights = mra_attention_weights(
+                    query, key, padding_mask, scale=self.scale, **options
+                )
+        return out, weights if output_attentions else None
+
+
+class MraSelfOutput(nn.Module):
+    """Mixes the heads and adds what came in."""
+
+    def __init__(self, config: MraConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, attended: Tensor, hidden_states: Tensor) -> Tensor:
+        """[B, N, hidden] twice, to [B, N, hidden]."""
+        out: Tensor = self.LayerNorm(self.dropout(self.dense(attended)) + hidden_states)
+        return out
+
+
+class MraAttention(nn.Module):
+    """Attention with its residual connection."""
+
+    def __init__(self, config: MraConfig) -> None:
+        super().__init__()
+        self.self = MraSelfAttention(config)
+        self.output = MraSelfOutput(config)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        padding_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `MraSelfAttention`."""
+        attended, weights = self.self(hidden_states, padding_mask, head_mask, output_attentions)
+        return self.output(attended, hidden_states), weights
