@@ -1,4 +1,4 @@
-"""The plugin: offers MRA attention to the registry under the name ``"mra"``."""
+"""The plugin: offers ``"mra"`` and ``"nystrom"`` to the registry."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import get_args
 
 from torch import Tensor
 
+from mra_plugin.nystrom import NystromAttention
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 from mra_plugin.ops.api import Implementation
 from mra_plugin.ops.options import ApproxMode, Selection
@@ -93,11 +94,16 @@ class MRAAttention:
 
 @hookimpl
 def efficient_attention_backends() -> list[AttentionBackend]:
-    """Offers MRA attention."""
+    """Offers MRA attention, and Nyström attention beside it."""
     return [
         AttentionBackend(
             name="mra",
             build=MRAAttention,
             summary="MRA: exact in the blocks that matter, coarse elsewhere",
-        )
+        ),
+        AttentionBackend(
+            name="nystrom",
+            build=NystromAttention,
+            summary="Nyström: by way of landmarks, the means of segments",
+        ),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .choice import attention_for
+from .choice import attention_for, dense_weights
 from .local_attention import local_attention, local_attention_weights
 from .masks import read_mask
 
@@ -85,12 +85,7 @@ def attention_forward(
         query_padding = _query_padding(module, query, key, padding)
         out = attention(query, key, value, padding, query_padding, scale=scaling)
         if _wants_weights(module, kwargs):
-            if not hasattr(attention, "weights"):
-                raise ValueError(
-                    f"output_attentions=True needs the attention matrices, which "
-                    f"{type(attention).__name__} does not give"
-                )
-            weights = attention.weights(query, key, padding, query_padding, scale=scaling)
+            weights = dense_weights(attention, query, key, padding, query_padding, scaling)
     return out.transpose(1, 2).contiguous(), weights
 
 

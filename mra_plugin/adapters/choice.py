@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mra_plugin.registry import build_attention
 
@@ -84,8 +84,37 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
             f'config.{implementation} must hold the "name" of a registered attention, '
             f"got {stored!r}"
         )
+    return attention_with(name, params)
+
+
+def attention_with(name: str, params: dict[str, Any]) -> Attention:
+    """The attention ``name`` with these parameters, built once; errors are those of `build`."""
     _ensure_built(name, params)
     return _BUILT[name, _frozen(params)]
+
+
+def dense_weights(
+    attention: Any,
+    query: Tensor,
+    key: Tensor,
+    key_padding_mask: Tensor | None,
+    query_padding_mask: Tensor | None,
+    scale: float | None,
+) -> Tensor:
+    """The dense matrix [B, H, Nq, Nk] that an attention stands for.
+
+    Raises:
+        ValueError: the attention does not give it.
+    """
+    if not hasattr(attention, "weights"):
+        raise ValueError(
+            f"output_attentions=True needs the attention matrices, which "
+            f"{type(attention).__name__} does not give"
+        )
+    weights: Tensor = attention.weights(
+        query, key, key_padding_mask, query_padding_mask, scale=scale
+    )
+    return weights
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

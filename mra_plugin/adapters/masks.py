@@ -104,13 +104,45 @@ def read_mask(attention_mask: object, key: Tensor) -> tuple[Tensor | None, int |
             return attention_mask.bool(), None
         if attention_mask.ndim == 5 and attention_mask.shape[4] == tokens:
             return attention_mask[:, 0, 0, 0, :], attention_mask.shape[3] - 1
+    advice = ', load the model with attn_implementation="sdpa" for them'
+    raise _not_padding(attention_mask, batch, tokens, advice)
+
+
+def read_model_mask(attention_mask: object, hidden_states: Tensor) -> Tensor | None:
+    """Reads the mask that a layer outside of transformers' attention interface was given.
+
+    Args:
+        attention_mask: None, [B, N] (not 0 at a real token), or [B or 1, 1, 1, N], bool or added to
+            the scores (0 at a real token).
+        hidden_states: [B, N, channels].
+
+    Returns:
+        bool [B, N], True at a real token, or None.
+
+    Raises:
+        ValueError: it is no plain padding mask.
+    """
+    if attention_mask is None:
+        return None
+    batch, tokens = hidden_states.shape[:2]
+    if isinstance(attention_mask, Tensor):
+        if attention_mask.shape == (batch, tokens):
+            return attention_mask.bool()
+        if attention_mask.ndim == 4 and attention_mask.shape[1:] == (1, 1, tokens):
+            row = attention_mask[:, 0, 0, :]
+            real = row == 0 if row.is_floating_point() else row.bool()
+            return real.expand(batch, tokens)
+    raise _not_padding(attention_mask, batch, tokens)
+
+
+def _not_padding(attention_mask: object, batch: int, tokens: int, advice: str = "") -> ValueError:
     found = (
         f"{attention_mask.dtype} {list(attention_mask.shape)}"
         if isinstance(attention_mask, Tensor)
         else type(attention_mask).__name__
     )
-    raise ValueError(
+    return ValueError(
         f"attention_mask must be a plain padding mask, bool [{batch}, {tokens}] at this layer, "
-        f"got {found}; custom masks (4-D, causal, packed) can't be served by this attention, "
-        'load the model with attn_implementation="sdpa" for them'
+        f"got {found}; custom masks (4-D, causal, packed) can't be served by this attention"
+        f"{advice}"
     )

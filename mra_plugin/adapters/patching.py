@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .choice import IMPLEMENTATIONS, build, config_params, implementation_of
+from .module_patches import hand_out_config
 from .support import check_class, check_modules
 from .transformers_hooks import BEFORE_PATCH
 
@@ -24,6 +25,10 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
     ``mra_plugin`` has been imported. Layers that are local by design (ModernBERT's sliding
     windows) stay exact and local. A second patch replaces the first. As everywhere in
     transformers, models that share one config object share its attention.
+
+    transformers' own MRA models take the parameters that are not given from their config, and
+    Nyströmformer its number of landmarks for ``"nystrom"``; its convolution stays beside any
+    attention, and sees no padding.
 
     Args:
         model: an encoder of transformers, or a module that holds some. It is changed in place.
@@ -43,6 +48,8 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
     for encoder in encoders:
         check_class(type(encoder), encoder.config)
         check_modules(encoder, encoder.config)
+    for encoder in reversed(encoders):  # a part's config goes before the whole's
+        hand_out_config(encoder)
     build(attention, params)  # refuses what is wrong before anything is changed
     for name, value in params.items():
         _check_json(name, value)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .module_patches import serves
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 FAMILIES = (
     "ALBERT, BERT, CamemBERT, data2vec-text, DistilBERT, ELECTRA, ERNIE, ESM, EuroBERT, "
     "ModernBERT, RoBERTa, RoBERTa-PreLayerNorm, ViT, XLM-RoBERTa and other encoders that use "
-    "transformers' attention interface"
+    "transformers' attention interface, and MRA and Nyströmformer"
 )
 
 
@@ -30,7 +32,7 @@ def check_class(model_class: Any, config: PreTrainedConfig) -> None:
         _refuse(model_class, "it is an encoder-decoder, and its decoder is causal")
     if getattr(config, "is_decoder", False):
         _refuse(model_class, "it is a decoder (config.is_decoder), and so causal")
-    if not _uses_attention_interface(model_class):
+    if not _heeds_the_choice(model_class):
         _refuse(model_class, "it does not use transformers' attention interface")
 
 
@@ -48,8 +50,8 @@ def check_modules(model: nn.Module, config: PreTrainedConfig) -> None:
             _refuse(type(model), f"it is causal ({type(module).__name__}.is_causal)")
 
 
-def _uses_attention_interface(model_class: Any) -> bool:
-    if model_class._supports_attention_backend:
+def _heeds_the_choice(model_class: Any) -> bool:
+    if model_class._supports_attention_backend or serves(model_class):
         return True
     # Not every class that uses the interface says so. transformers' own look at its source finds
     # it, but also passes models that have no attention layer at all.

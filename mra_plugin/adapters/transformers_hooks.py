@@ -7,6 +7,8 @@
 - ``config.output_attentions`` is allowed with the two, as they give the matrices.
 - A model class that would not heed the two refuses them, where transformers would accept any
   registered name and go on with its own attention.
+- The layers of MRA and Nyströmformer, which compute attention themselves, heed them as well
+  (`module_patches`).
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ def register_implementations() -> None:
 
     from .attention_function import attention_forward
     from .masks import make_mask
+    from .module_patches import hand_out_config
     from .support import check_class
 
     for implementation in IMPLEMENTATIONS:
@@ -85,6 +88,7 @@ def register_implementations() -> None:
         implementation: str = get_correct(self, *args, **kwargs)
         if implementation in IMPLEMENTATIONS:
             check_class(type(self), self.config)
+            hand_out_config(self)
             attention_for(self.config, implementation)  # refuses wrong parameters
             _hand_down_params(self.config, implementation)
         return implementation

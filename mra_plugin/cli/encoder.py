@@ -19,6 +19,10 @@ from mra_plugin.registry import get_attention
 
 from .errors import BadArgumentError
 
+# Model types whose own attention approximates: they are exact with another one in its place.
+_APPROXIMATE = ("mra", "nystromformer")
+_EXACT = "sdpa"
+
 
 def demo_model() -> str:
     """Folder of the pretrained all-MiniLM-L6-v2 that the extra ``demo`` installs."""
@@ -34,7 +38,7 @@ def demo_model() -> str:
 def load_encoder(
     name: str, device: torch.device, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, Any]:
-    """Loads an encoder, with its own exact attention, and its tokenizer.
+    """Loads an encoder, with exact attention, and its tokenizer.
 
     Args:
         name: a folder, or the id of a model on the hub.
@@ -62,7 +66,22 @@ def load_encoder(
         )
     # A model that was saved with MRA attention would come with it.
     model = mra_plugin.unpatch(model).to(device).eval()
+    if model.config.model_type in _APPROXIMATE:
+        positions = getattr(model.config, "position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise BadArgumentError(
+                f"--model {name!r} has relative positions (position_embedding_type={positions!r}), "
+                "which no exact attention here knows"
+            )
+        mra_plugin.patch(model, attention=_EXACT)
     return model, tokenizer
+
+
+def exact_attention(model: PreTrainedModel) -> tuple[str, bool]:
+    """Name of the attention of a model that `load_encoder` gave, and whether it is its own."""
+    if model.config.model_type in _APPROXIMATE:
+        return _EXACT, False
+    return model.config._attn_implementation, True
 
 
 def with_attention(
@@ -103,8 +122,10 @@ def tile_positions(model: PreTrainedModel, length: int) -> int | None:
         table = getattr(module, "position_embeddings", None)
         if not isinstance(table, nn.Embedding):
             continue
-        # RoBERTa counts from the row after the padding's; rows up to there stand for no position.
-        offset = 0 if table.padding_idx is None else table.padding_idx + 1
+        # Rows up to the first position's stand for no position: in RoBERTa up to the padding's,
+        # elsewhere up to where the default ids start. Only the latter's configs don't count them.
+        start = _first_position(module)
+        offset = start if table.padding_idx is None else table.padding_idx + 1
         positions = table.num_embeddings - offset
         if positions >= length:
             continue
@@ -113,18 +134,39 @@ def tile_positions(model: PreTrainedModel, length: int) -> int | None:
         module.position_embeddings = nn.Embedding.from_pretrained(
             weight, padding_idx=table.padding_idx
         )
-        _resize_buffers(module, len(weight))
-        model.config.max_position_embeddings = len(weight)
+        _resize_buffers(module, start, len(weight))
+        model.config.max_position_embeddings = len(weight) - start
         learned = positions
     return learned
 
 
-def _resize_buffers(module: nn.Module, size: int) -> None:
+def fit_budget(model: PreTrainedModel, learned: int | None, length: int) -> None:
+    """Has an MRA model spend what it would if its position table were made for ``length`` tokens.
+
+    Its budget of exact blocks is that of the longest sequence, so a table that was tiled for the
+    longest of several lengths would make the others exact.
+
+    Args:
+        model: an encoder whose positions were tiled; models without such a budget stay as they are.
+        learned: what `tile_positions` gave.
+        length: number of tokens to be read next.
+    """
+    if learned is not None and model.config.model_type == "mra":
+        model.config.max_position_embeddings = max(learned, length)
+
+
+def _first_position(module: nn.Module) -> int:
+    """The row of the position table that the default ids beside it give to the first token."""
+    ids = dict(module.named_buffers(recurse=False)).get("position_ids")
+    return 0 if ids is None else int(ids[0, 0])
+
+
+def _resize_buffers(module: nn.Module, start: int, end: int) -> None:
     """Makes the default ids that lie beside a position table as long as the table."""
     device = next(module.parameters()).device
     defaults = {
-        "position_ids": torch.arange(size, device=device)[None],
-        "token_type_ids": torch.zeros(1, size, dtype=torch.long, device=device),
+        "position_ids": torch.arange(start, end, device=device)[None],
+        "token_type_ids": torch.zeros(1, end - start, dtype=torch.long, device=device),
     }
     for name, values in defaults.items():
         if name in dict(module.named_buffers(recurse=False)):

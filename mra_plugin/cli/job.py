@@ -46,14 +46,17 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
     results: dict[str, list[Comparison]] = {attention: [] for attention in twins}
     for length in job.lengths:
         input_ids = torch.tensor([tokens.cut(length)], device=job.device)
+        for twin in others.values():
+            encoder.fit_budget(twin, learned, length)
         found = compare_encoders(exact, others, input_ids, started)
         for attention, comparison in found.items():
             results[attention].append(comparison)
         finished()
 
-    settings = _settings(job, exact.config._attn_implementation)
+    exact_name, own = encoder.exact_attention(exact)
+    settings = _settings(job, exact_name)
     params = {attention: given for attention, (_, given) in twins.items()}
-    report = Report(settings, params, results, _notes(job, settings, tokens, learned))
+    report = Report(settings, params, results, _notes(job, settings, own, tokens, learned))
     if job.json is not None:
         try:
             job.json.write_text(report.json(), encoding="utf-8")
@@ -77,11 +80,18 @@ def _settings(job: Job, exact: str) -> dict[str, Any]:
     }
 
 
-def _notes(job: Job, settings: dict[str, Any], tokens: Tokens, learned: int | None) -> list[str]:
+def _notes(
+    job: Job, settings: dict[str, Any], own: bool, tokens: Tokens, learned: int | None
+) -> list[str]:
+    exact = (
+        f"the model with its own attention ({settings['exact']})"
+        if own
+        else f"the model with {settings['exact']} in place of its own attention, which approximates"
+    )
     notes = [
         f"{settings['model']}, {settings['dtype']}, on {settings['device']}; "
         f"torch {settings['versions']['torch']}",
-        f"exact: the model with its own attention ({settings['exact']})",
+        f"exact: {exact}",
         "time: median of the rounds, ± half the distance from fastest to slowest",
         "memory: the most that PyTorch had allocated at a time in one pass, beyond the weights; "
         "equal figures mean that other layers than attention set it",

@@ -34,8 +34,6 @@ OTHER_INTERFACES = {
     "big_bird": tiny(tf.BigBirdModel, tf.BigBirdConfig),
     "deberta": tiny(tf.DebertaV2Model, tf.DebertaV2Config),
     "fnet": tiny(tf.FNetModel, tf.FNetConfig),
-    "nystromformer": tiny(tf.NystromformerModel, tf.NystromformerConfig),
-    "mra": tiny(tf.MraModel, tf.MraConfig),
 }
 ENCODER_DECODERS = {
     "bart": tiny(
