@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mra_plugin.adapters.choice import REGISTRY, attention_for
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 
-from .relative import relative_attention
+from .relative import relative_weights
 
 if TYPE_CHECKING:
     from .configuration import MraConfig
@@ -59,62 +59,67 @@ class MraSelfAttention(nn.Module):
             .contiguous()
             for projection in (self.query, self.key, self.value)
         )  # [B, H, N, D]
-        out, weights = self._attend(query, key, value, padding_mask, output_attentions)
+        if output_attentions or self.position_embedding_type != "absolute":
+            weights = self._weights(query, key, padding_mask)
+            if head_mask is not None:
+                weights = weights * head_mask[:, None, None].to(weights.dtype)
+            # From the matrices that are given out, so that they have gradients.
+            out = torch.matmul(weights, value)
+            return out.transpose(1, 2).flatten(2), weights if output_attentions else None
+        out = self._attend(query, key, value, padding_mask)
         if head_mask is not None:
             # A factor of a head's matrix is one of its output.
-            factor = head_mask[:, None, None].to(out.dtype)
-            out = out * factor
-            weights = None if weights is None else weights * factor
-        return out.transpose(1, 2).flatten(2), weights
+            out = out * head_mask[:, None, None].to(out.dtype)
+        return out.transpose(1, 2).flatten(2), None
 
     def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        padding_mask: Tensor | None,
-        output_attentions: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        patched = self.config._attn_implementation == REGISTRY
-        options: dict[str, Any] = self.config.attention_options()
-        weights: Tensor | None = None
-        if self.position_embedding_type != "absolute":
-            if patched:
+        self, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None
+    ) -> Tensor:
+        """Output [B, H, N, D]."""
+        if self._patched:
+            attention = attention_for(self.config)
+            return attention(query, key, value, padding_mask, padding_mask, scale=self.scale)
+        options = self.config.attention_options()
+        out: Tensor = mra_attention(query, key, value, padding_mask, scale=self.scale, **options)
+        return out
+
+    def _weights(self, query: Tensor, key: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """The dense matrices [B, H, N, N] that the output is made with."""
+        if self._patched:
+            attention = attention_for(self.config)
+            if self.position_embedding_type != "absolute":
                 raise ValueError(
                     f"only MRA attention knows relative positions (position_embedding_type="
                     f"{self.position_embedding_type!r}); mra_plugin.unpatch(model) brings it back"
                 )
-            options.pop("impl", None)
-            out, weights = relative_attention(
-                query,
-                key,
-                value,
-                self.distance_embedding.weight,
-                padding_mask,
-                MRAOptions(**options),
-                self.scale,
-                with_key=self.position_embedding_type == "relative_key_query",
+            if not hasattr(attention, "weights"):
+                raise ValueError(
+                    f"output_attentions=True needs the attention matrices, which "
+                    f"{type(attention).__name__} does not give"
+                )
+            weights: Tensor = attention.weights(
+                query, key, padding_mask, padding_mask, scale=self.scale
             )
-        elif patched:
-            attention = attention_for(self.config)
-            out = attention(query, key, value, padding_mask, padding_mask, scale=self.scale)
-            if output_attentions:
-                if not hasattr(attention, "weights"):
-                    raise ValueError(
-                        f"output_attentions=True needs the attention matrices, which "
-                        f"{type(attention).__name__} does not give"
-                    )
-                weights = attention.weights(
-                    query, key, padding_mask, padding_mask, scale=self.scale
-                )
-        else:
-            out = mra_attention(query, key, value, padding_mask, scale=self.scale, **options)
-            if output_attentions:
-                options.pop("impl", None)
-                weights = mra_attention_weights(
-                    query, key, padding_mask, scale=self.scale, **options
-                )
-        return out, weights if output_attentions else None
+            return weights
+        options = self.config.attention_options()
+        options.pop("impl", None)
+        if self.position_embedding_type == "absolute":
+            return mra_attention_weights(query, key, padding_mask, scale=self.scale, **options)
+        return relative_weights(
+            query,
+            key,
+            self.distance_embedding.weight,
+            padding_mask,
+            MRAOptions(**options),
+            self.scale,
+            with_key=self.position_embedding_type == "relative_key_query",
+        )
+
+    @property
+    def _patched(self) -> bool:
+        """Whether `mra_plugin.patch` put another attention of the registry in."""
+        patched: bool = self.config._attn_implementation == REGISTRY
+        return patched
 
 
 class MraSelfOutput(nn.Module):

@@ -26,23 +26,21 @@ from mra_plugin.ops.choice import choose_blocks
 from mra_plugin.ops.coarse import softmax_and_lse
 
 
-def relative_attention(
+def relative_weights(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
     distances: Tensor,
     padding_mask: Tensor | None,
     options: MRAOptions,
     scale: float,
     *,
     with_key: bool,
-) -> tuple[Tensor, Tensor]:
-    """Self-attention of MRA with relative positions.
+) -> Tensor:
+    """The matrices that MRA self-attention with relative positions multiplies the values with.
 
     Args:
         query: [B, H, N, D].
         key: [B, H, N, D].
-        value: [B, H, N, Dv].
         distances: the table, [2M - 1, D] with M at least N; row M - 1 + d holds distance d.
         padding_mask: bool [B, N], True = a real token. None: all are real.
         options: block size, budget, mode, priors, selection.
@@ -50,8 +48,7 @@ def relative_attention(
         with_key: whether keys meet the distances as well.
 
     Returns:
-        Output [B, H, N, Dv], and the weights that the values were multiplied with,
-        [B, H, N, N], both in the query's type.
+        [B, H, N, N] in the query's type.
     """
     with torch.autocast(query.device.type, enabled=False):
         dtype = accumulation_dtype(query.dtype)
@@ -63,8 +60,7 @@ def relative_attention(
             options,
             scale if with_key else None,
         )
-        out = torch.matmul(weights, value.to(dtype))
-    return out.to(query.dtype), weights.to(query.dtype)
+    return weights.to(query.dtype)
 
 
 def _weights(

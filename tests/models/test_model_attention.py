@@ -151,7 +151,8 @@ def test_attentions_are_the_matrices_that_were_used(kind: str) -> None:
     model, ids, mask = make(position_embedding_type=kind), token_ids(), padded()
     head_mask = torch.tensor([0.5, 2.0])
     out = model(ids, mask, head_mask=head_mask, output_attentions=True, output_hidden_states=True)
-    assert out.last_hidden_state.equal(hidden(model, ids, mask, head_mask=head_mask))
+    plain = hidden(model, ids, mask, head_mask=head_mask)
+    torch.testing.assert_close(out.last_hidden_state, plain, atol=1e-4, rtol=1e-4)
     assert len(out.attentions) == LAYERS
     assert len(out.hidden_states) == LAYERS + 1
     assert out.hidden_states[-1].equal(out.last_hidden_state)
@@ -169,6 +170,16 @@ def test_attentions_are_the_matrices_that_were_used(kind: str) -> None:
         query, key, _ = first_layer(model, out.hidden_states[0])
         expected = mra_attention_weights(query, key, mask.bool(), block_size=16, num_blocks=16)
         torch.testing.assert_close(out.attentions[0], expected * head_mask[:, None, None])
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_attentions_have_gradients(kind: str) -> None:
+    model = make(position_embedding_type=kind)
+    out = model(token_ids(), padded(), output_attentions=True)
+    for weights in out.attentions:
+        weights.retain_grad()
+    out.last_hidden_state.square().sum().backward()
+    assert all(weights.grad.abs().sum() > 0 for weights in out.attentions)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from tiny_mra import SIZES, hidden, make, padded, token_ids
 from torch import Tensor
 
-from mra_plugin.models.relative import relative_attention
+from mra_plugin.models.relative import relative_weights
 from mra_plugin.ops import MRAOptions, mra_attention
 
 MAX, LENGTH, SIZE, DIM = 48, 37, 8, 6
@@ -81,15 +81,12 @@ def test_against_brute_force(with_key: bool, mode: str, budget: int) -> None:
     query, key, value, table = random_inputs()
     real = mask()
     options = MRAOptions(block_size=SIZE, num_blocks=budget, approx_mode=mode)
-    out, weights = relative_attention(
-        query, key, value, table, real, options, SCALE, with_key=with_key
-    )
+    weights = relative_weights(query, key, table, real, options, SCALE, with_key=with_key)
     scores = bert_scores(query, key, table, with_key)
     for row in range(2):
         for head in range(3):
             expected = brute_force(scores[row, head], value[row, head], real[row], budget, mode)
-            torch.testing.assert_close(out[row, head], expected)
-    torch.testing.assert_close(weights @ value, out)
+            torch.testing.assert_close((weights @ value)[row, head], expected)
 
 
 @pytest.mark.parametrize("with_key", [False, True])
@@ -99,42 +96,41 @@ def test_full_budget_is_berts_attention(with_key: bool) -> None:
     scores = bert_scores(query, key, table, with_key)
     scores = scores.masked_fill(~real[:, None, None, :], float("-inf"))
     exact = scores.softmax(-1) @ value * real[:, None, :, None]
-    out, _ = relative_attention(
+    weights = relative_weights(
         query,
         key,
-        value,
         table,
         real,
         MRAOptions(block_size=SIZE, block_per_row=5),
         SCALE,
         with_key=with_key,
     )
-    torch.testing.assert_close(out, exact)
+    torch.testing.assert_close(weights @ value, exact)
 
 
 def test_without_distances_it_is_plain_mra() -> None:
     query, key, value, table = random_inputs()
     options = {"block_size": SIZE, "num_blocks": 7, "initial_prior_diagonal_n_blocks": 1}
-    out, _ = relative_attention(
+    weights = relative_weights(
         query,
         key,
-        value,
         torch.zeros_like(table),
         mask(),
         MRAOptions(**options),
         SCALE,
         with_key=True,
     )
-    torch.testing.assert_close(out, mra_attention(query, key, value, mask(), **options))
+    torch.testing.assert_close(weights @ value, mra_attention(query, key, value, mask(), **options))
 
 
 @pytest.mark.parametrize("with_key", [False, True])
 def test_gradients(with_key: bool) -> None:
-    inputs = [x.requires_grad_() for x in random_inputs()]
+    query, key, _, table = random_inputs()
+    inputs = [x.requires_grad_() for x in (query, key, table)]
     options = MRAOptions(block_size=SIZE, num_blocks=5)
 
     def attend(*inputs: Tensor) -> Tensor:
-        return relative_attention(*inputs, mask(), options, SCALE, with_key=with_key)[0]
+        return relative_weights(*inputs, mask(), options, SCALE, with_key=with_key)
 
     assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
 
@@ -151,11 +147,9 @@ def test_the_table_lies_where_bert_has_it_and_matters(kind: str) -> None:
 
 def test_the_query_sees_distances_from_the_query() -> None:
     # Row MAX - 1 + d belongs to the key d tokens before the query.
-    query, key, value, table = random_inputs()
+    query, key, _, table = random_inputs()
     table = torch.zeros_like(table)
     table[MAX - 1 + 2] = 50
     options = MRAOptions(block_size=SIZE, block_per_row=5)
-    _, weights = relative_attention(
-        query.abs(), key, value, table, None, options, SCALE, with_key=False
-    )
+    weights = relative_weights(query.abs(), key, table, None, options, SCALE, with_key=False)
     assert weights.argmax(-1)[..., 2:].eq(torch.arange(LENGTH - 2)).all()
