@@ -80,7 +80,8 @@ def check_scale(scale: float | None, channels: int) -> float:
         return 1 / math.sqrt(channels)
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise TypeError(f"scale must be a number, got {scale!r} ({type(scale).__name__})")
-    if not math.isfinite(scale) or scale <= 0:
+    # In a form that torch.compile can trace for a symbolic number too; nan fails it.
+    if not 0 < scale < math.inf:
         raise ValueError(f"scale must be positive and finite, got {scale}")
     return float(scale)
 
@@ -100,3 +101,5 @@ def check_integer(name: str, value: Any, least: int | None = None) -> None:
         raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__})")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value >= 1 << 31:
+        raise ValueError(f"{name} must be less than 2**31, got {value}")

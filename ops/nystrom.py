@@ -248,13 +248,14 @@ def _softmax(query: Tensor, key: Tensor, open_keys: Tensor | None, scale: float)
 def _pseudo_inverse(middle: Tensor, iterations: int) -> Tensor:
     """Pseudo-inverse of the landmarks' matrix [B, H, M, M], by iteration (paper, section 3.3).
 
-    The start is the matrix's own, its transpose over its norms, which converges for any matrix;
-    a start shared by the batch would let sequences change each other. Each step makes rounding
+    The start is the transpose over the greatest norms among the heads of a sequence, as the
+    original's, which takes the greatest of the whole batch and so lets sequences change each other.
+    Each step makes rounding
     errors 13/4 times as large where the matrix is singular, so one that has grown beyond
     1/sqrt(eps) is not taken.
     """
     # Rows sum to 1 at most, so the greatest sum of a column is what bounds the spectral norm.
-    columns = middle.sum(-2).amax(-1)[..., None, None]
+    columns = middle.sum(-2).amax((1, 2))[:, None, None, None]
     inverse = middle.transpose(-1, -2) / columns.masked_fill(columns == 0, 1)
     identity = torch.eye(middle.shape[-1], dtype=middle.dtype, device=middle.device)
     eps = torch.finfo(middle.dtype).eps

@@ -34,14 +34,20 @@ class _Watcher(MetaPathFinder):
         if fullname != self.name:
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            # Who asks for a spec need not go on to import.
+            sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
             return spec
         loader = spec.loader
         execute = loader.exec_module
 
         def execute_and_act(module: ModuleType) -> None:
-            del loader.exec_module
+            loader.exec_module = execute  # type: ignore[method-assign]
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
             execute(module)
             self.action()
 

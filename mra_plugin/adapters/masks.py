@@ -1,7 +1,7 @@
 """The masks that pass from a transformers model to its attention layers.
 
-Three things can reach a layer: None (every token is real), a padding mask [B, Nk], and a local
-mask, which says in addition how far a sliding-window layer sees. Everything else is refused.
+Three things can reach a layer: None (every token is real), a padding mask [B, 1, 1, Nk], and a
+local mask, which says in addition how far a sliding-window layer sees. All else is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make_mask(
         **kwargs: what other implementations need.
 
     Returns:
-        None, a padding mask [B, Nk], or a local mask; `read_mask` reads it.
+        None, a padding mask [B, 1, 1, Nk], or a local mask; `read_mask` reads it.
 
     Raises:
         ValueError: the pattern is not plain bidirectional padding.
@@ -70,7 +70,8 @@ def make_mask(
             )
         padding = padding[:, kv_offset : kv_offset + kv_length]
     if local_size is None:
-        return padding
+        # Four axes, as some models repeat the mask over heads and queries for layers of their own.
+        return None if padding is None else padding[:, None, None, :]
     if q_length != kv_length:
         raise ValueError(
             f"sliding-window layers need as many keys as queries, got {kv_length} and {q_length}"
@@ -100,8 +101,8 @@ def read_mask(attention_mask: object, key: Tensor) -> tuple[Tensor | None, int |
         return None, None
     batch, tokens = key.shape[0], key.shape[2]
     if isinstance(attention_mask, Tensor) and not attention_mask.is_floating_point():
-        if attention_mask.shape == (batch, tokens):
-            return attention_mask.bool(), None
+        if attention_mask.shape in ((batch, tokens), (batch, 1, 1, tokens)):
+            return attention_mask.view(batch, tokens).bool(), None
         if attention_mask.ndim == 5 and attention_mask.shape[4] == tokens:
             return attention_mask[:, 0, 0, 0, :], attention_mask.shape[3] - 1
     advice = ', load the model with attn_implementation="sdpa" for them'

@@ -61,15 +61,18 @@ def _attention(config: Any) -> Any:
     if config._attn_implementation != MRA:
         return attention
     params = {
+        # Fields that the models of this package have in addition.
+        "block_size": getattr(config, "block_size", 32),
+        "selection": getattr(config, "selection", "global"),
         "block_per_row": config.block_per_row,
         "approx_mode": config.approx_mode,
         "initial_prior_first_n_blocks": config.initial_prior_first_n_blocks,
         "initial_prior_diagonal_n_blocks": config.initial_prior_diagonal_n_blocks,
         **(config.mra or {}),
     }
-    if params.get("selection", "global") == "global" and params.get("num_blocks") is None:
+    if params["selection"] == "global" and params.get("num_blocks") is None:
         # The original's budget is that of the longest sequence, whatever the length.
-        rows = config.max_position_embeddings // params.get("block_size", 32)
+        rows = config.max_position_embeddings // params["block_size"]
         params["num_blocks"] = max(rows, 1) * params["block_per_row"]
     return attention_with(MRA, params)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -51,6 +52,11 @@ def check_modules(model: nn.Module, config: PreTrainedConfig) -> None:
 
 
 def _heeds_the_choice(model_class: Any) -> bool:
+    # Some pick a layer class by the implementation's name from a table of their own.
+    if any(
+        name.endswith("_ATTENTION_CLASSES") for name in vars(sys.modules[model_class.__module__])
+    ):
+        return False
     if model_class._supports_attention_backend or serves(model_class):
         return True
     # Not every class that uses the interface says so. transformers' own look at its source finds

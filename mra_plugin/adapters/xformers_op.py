@@ -66,6 +66,11 @@ def xformers_op(
         @classmethod
         def apply(cls, ctx: common.Context, inp: common.Inputs, grad: Tensor) -> common.Gradients:
             """Gradients in the layout of the inputs."""
+            if ctx.rng_state is None:
+                raise ValueError(
+                    "the backward of MRA needs what its forward found; call "
+                    "memory_efficient_attention, not memory_efficient_attention_backward"
+                )
             out, leaves = ctx.rng_state
             grads = torch.autograd.grad(out, leaves, grad.view_as(out), retain_graph=True)
             return common.Gradients(*grads)

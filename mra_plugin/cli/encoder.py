@@ -56,7 +56,9 @@ def load_encoder(
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, loading = AutoModel.from_pretrained(name, dtype=dtype, output_loading_info=True)
     except Exception as error:
-        raise BadArgumentError(f"can't load --model {name!r}: {_first_line(error)}") from None
+        raise BadArgumentError(f"can't load --model {name!r}: {first_line(error)}") from None
+    if model.main_input_name != "input_ids":
+        raise BadArgumentError(f"--model {name!r} does not read text but {model.main_input_name}")
     # A pooler is not part of what is compared; anything else would be random.
     missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
     if missing:
@@ -190,7 +192,7 @@ def _quiet_loading() -> Iterator[None]:
         hub_logging.set_verbosity(hub_verbosity)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What transformers says first; the advice that follows is about other programs."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()

@@ -48,7 +48,12 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
         input_ids = torch.tensor([tokens.cut(length)], device=job.device)
         for twin in others.values():
             encoder.fit_budget(twin, learned, length)
-        found = compare_encoders(exact, others, input_ids, started)
+        try:
+            found = compare_encoders(exact, others, input_ids, started)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise BadArgumentError(
+                f"the model can't read {length} tokens: {encoder.first_line(error)}"
+            ) from None
         for attention, comparison in found.items():
             results[attention].append(comparison)
         finished()

@@ -393,8 +393,8 @@ def _wants_object(model: MraPreTrainedModel, return_dict: bool | None) -> bool:
 
 
 def _merge_choices(x: Tensor | None) -> Tensor | None:
-    """[B, choices, ...] to [B * choices, ...]."""
-    return None if x is None else x.flatten(0, 1)
+    """[B, choices, N, ...] to [B * choices, N, ...]; positions may lack the first axes."""
+    return x if x is None or x.ndim < 3 else x.flatten(0, 1)
 
 
 def _label_count(config: MraConfig) -> int:

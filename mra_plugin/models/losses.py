@@ -24,7 +24,7 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None = N
     if attention_mask is not None:
         labels = labels.masked_fill(~attention_mask.bool(), IGNORED)
     return functional.cross_entropy(
-        _precise(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+        _precise(logits).flatten(0, 1), labels.flatten().long(), ignore_index=IGNORED
     )
 
 
@@ -93,7 +93,7 @@ def span_loss(
     length = start_logits.shape[1]
     losses = [
         functional.cross_entropy(
-            _precise(logits), positions.view(-1).clamp(0, length), ignore_index=length
+            _precise(logits), positions.view(-1).clamp(0, length).long(), ignore_index=length
         )
         for logits, positions in ((start_logits, start_positions), (end_logits, end_positions))
     ]

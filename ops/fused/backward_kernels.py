@@ -46,28 +46,27 @@ def sums_kernel(
     inside = positions < query_length
     rows = group * query_length + positions
 
+    level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [b]
+    served = level > float("-inf")
     outs = out + group * query_length * VALUE_CHANNELS
-    o = load_rows(outs, positions, channels, VALUE_CHANNELS, inside, VALUE_CHANNELS)  # [b, V]
+    o = load_rows(outs, positions, channels, VALUE_CHANNELS, served, VALUE_CHANNELS)  # [b, V]
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
-    do = load_rows(grads, positions, channels, grad_stride_n, inside, VALUE_CHANNELS)  # [b, V]
+    do = load_rows(grads, positions, channels, grad_stride_n, served, VALUE_CHANNELS)  # [b, V]
     do = do.to(tl.float32)
     deltas = tl.sum(o.to(tl.float32) * do, 1)  # [b]
     if HAS_GRAD_LSE:
-        deltas -= tl.load(grad_lse + rows, mask=inside, other=0.0)
+        deltas -= tl.load(grad_lse + rows, mask=served, other=0.0)
     tl.store(delta + rows, deltas, mask=inside)
 
     if HAS_COARSE:
-        level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [b]
-        served = level > float("-inf")
         level = tl.where(served, level, float("inf"))
         weights = tl.exp2((tl.load(coarse_lse + row) - level) * LOG2E)  # [b]
-        do = tl.where(served[:, None], do, 0.0)
         tl.store(
             pulled + row * VALUE_CHANNELS + channels,
             tl.sum(weights[:, None] * do, 0),
             mask=channels < VALUE_CHANNELS,
         )
-        tl.store(pulled_delta + row, tl.sum(tl.where(served, weights * deltas, 0.0), 0))
+        tl.store(pulled_delta + row, tl.sum(weights * deltas, 0))
 
 
 @triton.jit
@@ -135,13 +134,13 @@ def query_kernel(
     rows = group * query_length + positions
     queries = query + batch * query_stride_b + head * query_stride_h
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
-    q = load_rows(queries, positions, channels, query_stride_n, inside, CHANNELS)  # [R, D]
-    do = load_rows(grads, positions, value_channels, grad_stride_n, inside, VALUE_CHANNELS)
     level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [R]
     served = level > float("-inf")
     # Weighs every key with 0 where there is no output.
     level = tl.where(served, level * LOG2E, float("inf"))
-    deltas = tl.load(delta + rows, mask=inside, other=0.0)  # [R]
+    q = load_rows(queries, positions, channels, query_stride_n, served, CHANNELS)  # [R, D]
+    do = load_rows(grads, positions, value_channels, grad_stride_n, served, VALUE_CHANNELS)
+    deltas = tl.load(delta + rows, mask=served, other=0.0)  # [R]
 
     accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
     for step in range(0, total, KEYS_PER_STEP):
@@ -248,10 +247,12 @@ def key_value_kernel(
     for step in range(0, total, QUERIES_PER_STEP):
         at, keep = listed_tokens(entries, total, step, BLOCK_SIZE, QUERIES_PER_STEP)
         keep &= at < query_length
+        level = tl.load(lse + group * query_length + at, mask=keep, other=float("-inf"))  # [M]
+        # What stands at queries without output may be anything, and must not be multiplied by 0.
+        keep &= level > float("-inf")
+        level = tl.where(keep, level * LOG2E, float("inf"))
         q = load_rows(queries, at, channels, query_stride_n, keep, CHANNELS)  # [M, D]
         do = load_rows(grads, at, value_channels, grad_stride_n, keep, VALUE_CHANNELS)  # [M, V]
-        level = tl.load(lse + group * query_length + at, mask=keep, other=float("-inf"))  # [M]
-        level = tl.where(level > float("-inf"), level * LOG2E, float("inf"))
         deltas = tl.load(delta + group * query_length + at, mask=keep, other=0.0)  # [M]
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)  # [R, M]
         weights = tl.exp2(tl.where(real[:, None], scores - level[None, :], float("-inf")))

@@ -299,3 +299,29 @@ def test_queries_of_another_sequence_are_not_padded() -> None:
     exact = hidden(model, **inputs)
     full = hidden(mra_plugin.patch(model, block_size=8, block_per_row=9), **inputs)
     torch.testing.assert_close(full, exact, atol=2e-5, rtol=2e-5)
+
+
+@torch.no_grad()
+def test_a_mask_that_the_model_repeats_for_a_layer_of_its_own() -> None:
+    config = tf.Siglip2VisionConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        patch_size=4,
+        num_patches=64,
+    )
+    torch.manual_seed(0)
+    model = tf.Siglip2VisionModel(config).eval()
+    for parameter in model.parameters():
+        parameter.normal_(0, 0.3)
+    mask = torch.ones(2, 64, dtype=torch.long)
+    mask[1, 40:] = 0
+    inputs = {
+        "pixel_values": torch.randn(2, 64, 48),
+        "pixel_attention_mask": mask,
+        "spatial_shapes": torch.tensor([[8, 8], [8, 5]]),
+    }
+    exact = model(**inputs).pooler_output
+    patched = mra_plugin.patch(model, block_per_row=64)(**inputs).pooler_output
+    torch.testing.assert_close(patched, exact, atol=1e-4, rtol=1e-4)

@@ -151,7 +151,9 @@ def test_a_causal_call() -> None:
 
 def test_a_mask_of_another_length() -> None:
     model = mra_plugin.patch(make("bert"))
-    with pytest.raises(ValueError, match=r"bool \[2, 70\] at this layer, got torch.bool \[2, 60\]"):
+    with pytest.raises(
+        ValueError, match=r"bool \[2, 70\] at this layer, got torch.bool \[2, 1, 1, 60\]"
+    ):
         model(**inputs_of("bert", torch.ones(2, 60)))
 
 
@@ -168,3 +170,14 @@ def test_dropout_of_attention_is_said_to_be_missing_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(token_ids())
+
+
+def test_layers_from_a_table_of_classes_are_refused() -> None:
+    """SAM picks its layers by the implementation's name, and would go on with its own."""
+    config = tf.SamVisionConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=4
+    )
+    with pytest.raises(ValueError, match="SamVisionModel can't take another attention"):
+        mra_plugin.patch(tf.SamVisionModel(config))
+    with pytest.raises(ValueError, match="SamVisionModel can't take another attention"):
+        tf.SamVisionModel._from_config(config, attn_implementation="mra")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from letter_models import save_model, save_tokenizer
-from transformers import BertForMaskedLM, GPT2Config, GPT2Model, ViTConfig, ViTModel
+from transformers import BertForMaskedLM, BertModel, GPT2Config, GPT2Model, ViTConfig, ViTModel
 from typer.testing import Result
 
 from mra_plugin.cli import encoder
@@ -117,3 +117,19 @@ def test_model_that_reads_no_text(mra: Mra, tmp_path: Path) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     ViTModel(ViTConfig(**sizes, intermediate_size=16)).save_pretrained(tmp_path)
     assert "can't load --model" in refusal(mra("compare", "--model", tmp_path))
+
+
+def test_model_that_reads_no_text(mra: Mra, tmp_path: Path) -> None:
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    ViTModel(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    line = refusal(mra("compare", "--model", tmp_path, "--lengths", 8))
+    assert "does not read text but pixel_values" in line
+
+
+def test_tokenizer_of_another_vocabulary(mra: Mra, tmp_path: Path, letters: Path) -> None:
+    folder = save_model(BertModel, tmp_path / "model", vocab_size=6)
+    line = refusal(mra("compare", "--model", folder, "--text", letters, "--lengths", 8))
+    assert "the model can't read 8 tokens" in line

@@ -131,6 +131,20 @@ def test_two_runs_agree_to_the_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_whatever_stands_at_padding_reaches_no_real_token() -> None:
+    mask = padding_mask([70, 41], 90)
+    results = []
+    for filling in (0.0, float("nan")):
+        leaves = [
+            x.masked_fill(~mask[:, None, :, None], filling).requires_grad_()
+            for x in random_inputs(2, 2, 90, dtype=torch.float32)
+        ]
+        out = mra_attention(*leaves, mask, block_size=16, block_per_row=2, impl="triton")
+        cotangent = torch.ones_like(out).masked_fill(~mask[:, None, :, None], filling)
+        results.append((out.detach(), *torch.autograd.grad(out, leaves, cotangent)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_operators_are_well_behaved() -> None:
     query, key, value = (
         x.requires_grad_() for x in random_inputs(2, 2, 50, 41, dtype=torch.float32)

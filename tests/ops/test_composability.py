@@ -118,6 +118,17 @@ def test_compiles_whole_and_once_for_every_length(masked: bool) -> None:
             torch.testing.assert_close(actual, expected)
 
 
+def test_compiles_with_a_scale_that_is_symbolic() -> None:
+    def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        return mra_attention(query, key, value, scale=scale, **OPTIONS)
+
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in (100, 177):
+        inputs = random_inputs(1, 2, length)
+        torch.testing.assert_close(compiled(*inputs, 0.3), attend(*inputs, 0.3))
+
+
 def test_compiles_under_autocast() -> None:
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return mra_attention(query, key, value, **OPTIONS)

@@ -23,8 +23,9 @@ def segments(tokens: Tensor, landmarks: int) -> Tensor:
 
 
 def inverse_by_iteration(matrix: Tensor, iterations: int) -> Tensor:
-    z = matrix.T / matrix.sum(0).max()
-    one = torch.eye(len(matrix), dtype=matrix.dtype)
+    """[H, M, M]; all heads of a sequence start from the same bound."""
+    z = matrix.mT / matrix.sum(1).max()
+    one = torch.eye(matrix.shape[-2], dtype=matrix.dtype)
     for _ in range(iterations):
         az = matrix @ z
         z = z @ (13 * one - az @ (15 * one - az @ (7 * one - az))) / 4
@@ -34,17 +35,18 @@ def inverse_by_iteration(matrix: Tensor, iterations: int) -> Tensor:
 def one_sequence(
     query: Tensor, key: Tensor, value: Tensor, landmarks: int, iterations: int | None, scale: float
 ) -> Tensor:
-    """Without padding: [n, D] each, for a single head; ``None`` inverts by singular values."""
-    if len(key) <= landmarks:
-        return (scale * query @ key.T).softmax(-1) @ value
-    query_marks, key_marks = segments(query, landmarks), segments(key, landmarks)
-    middle = (scale * query_marks @ key_marks.T).softmax(-1)
+    """Without padding: [H, n, D] each; ``None`` inverts by singular values."""
+    if key.shape[1] <= landmarks:
+        return (scale * query @ key.mT).softmax(-1) @ value
+    query_marks = torch.stack([segments(head, landmarks) for head in query])
+    key_marks = torch.stack([segments(head, landmarks) for head in key])
+    middle = (scale * query_marks @ key_marks.mT).softmax(-1)
     if iterations is None:
         inverse = torch.linalg.pinv(middle)
     else:
         inverse = inverse_by_iteration(middle, iterations)
-    first = (scale * query @ key_marks.T).softmax(-1)
-    last = (scale * query_marks @ key.T).softmax(-1)
+    first = (scale * query @ key_marks.mT).softmax(-1)
+    last = (scale * query_marks @ key.mT).softmax(-1)
     return first @ inverse @ last @ value
 
 
@@ -62,11 +64,10 @@ def definition(
         rows, columns = query_mask[b], key_mask[b]
         if not columns.any() or not rows.any():
             continue
-        for h in range(query.shape[1]):
-            out[b, h, rows] = one_sequence(
-                query[b, h, rows], key[b, h, columns], value[b, h, columns],
-                landmarks, iterations, scale,
-            )  # fmt: skip
+        out[b, :, rows] = one_sequence(
+            query[b, :, rows], key[b, :, columns], value[b, :, columns],
+            landmarks, iterations, scale,
+        )  # fmt: skip
     return out
 
 

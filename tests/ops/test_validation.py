@@ -64,6 +64,7 @@ GOOD = {"query": x(2, 3, 8, 4), "key": x(2, 3, 8, 4), "value": x(2, 3, 8, 4)}
         ({"block_per_row": True}, TypeError, ["block_per_row", "True"]),
         ({"block_per_row": "4"}, TypeError, ["block_per_row", "'4'"]),
         ({"num_blocks": 0}, ValueError, ["num_blocks", "0"]),
+        ({"num_blocks": 10**30}, ValueError, ["num_blocks", "2**31"]),
         ({"num_blocks": 1.5}, TypeError, ["num_blocks", "1.5"]),
         (
             {"num_blocks": 4, "selection": "per_row"},
