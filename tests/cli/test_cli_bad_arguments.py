@@ -119,7 +119,7 @@ def test_model_that_reads_no_text(mra: Mra, tmp_path: Path) -> None:
     assert "can't load --model" in refusal(mra("compare", "--model", tmp_path))
 
 
-def test_model_that_reads_no_text(mra: Mra, tmp_path: Path) -> None:
+def test_model_of_pictures_with_a_tokenizer(mra: Mra, tmp_path: Path) -> None:
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
     )
