@@ -249,10 +249,10 @@ def key_value_kernel(
         keep &= at < query_length
         level = tl.load(lse + group * query_length + at, mask=keep, other=float("-inf"))  # [M]
         # What stands at queries without output may be anything, and must not be multiplied by 0.
-        keep &= level > float("-inf")
-        level = tl.where(keep, level * LOG2E, float("inf"))
-        q = load_rows(queries, at, channels, query_stride_n, keep, CHANNELS)  # [M, D]
-        do = load_rows(grads, at, value_channels, grad_stride_n, keep, VALUE_CHANNELS)  # [M, V]
+        served = level > float("-inf")
+        level = tl.where(served, level * LOG2E, float("inf"))
+        q = load_rows(queries, at, channels, query_stride_n, served, CHANNELS)  # [M, D]
+        do = load_rows(grads, at, value_channels, grad_stride_n, served, VALUE_CHANNELS)  # [M, V]
         deltas = tl.load(delta + group * query_length + at, mask=keep, other=0.0)  # [M]
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)  # [R, M]
         weights = tl.exp2(tl.where(real[:, None], scores - level[None, :], float("-inf")))
