@@ -15,7 +15,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from mra_plugin.cli.measure import peak_memory
+from mra_plugin.measure import peak_memory
 from mra_plugin.registry import build_attention
 
 HEADS, CHANNELS = 12, 64

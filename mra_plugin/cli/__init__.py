@@ -5,7 +5,7 @@ torch and transformers are imported by the commands that need them, so that ``--
 
 import typer
 
-from .compare import compare
+from .compare.command import compare
 from .info import info
 
 app = typer.Typer(

@@ -7,7 +7,8 @@ from letter_models import save_model
 from transformers import BertModel
 from typer.testing import CliRunner, Result
 
-from mra_plugin.cli import app, measure
+from mra_plugin import measure
+from mra_plugin.cli import app
 
 
 @pytest.fixture(autouse=True)

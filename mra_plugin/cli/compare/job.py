@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from . import encoder
+from mra_plugin.measure import Comparison, compare_encoders
+
+from .. import encoder
+from ..devices import describe
+from ..errors import BadArgumentError
+from ..text import Tokens, read_text, tokenize
+from ..versions import installed_versions
 from .arguments import Job
-from .devices import describe
-from .errors import BadArgumentError
-from .measure import Comparison, compare_encoders
 from .report import Report
-from .text import Tokens, read_text, tokenize
-from .versions import installed_versions
 
 DEMO_MODEL = "all-MiniLM-L6-v2"
 DEMO_TEXT = "Python's language reference"

@@ -1,0 +1,1 @@
+"""`mra compare`: the command, its arguments, its work and its tables."""

@@ -1,0 +1,1 @@
+"""Checkpoints made for longer documents, or turned into the MRA family."""

@@ -1,0 +1,1 @@
+"""What the benchmarks found, as tables, pictures and one HTML page."""

@@ -1,0 +1,1 @@
+"""Training on long documents: masked language modelling, tasks, distillation."""
