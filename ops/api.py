@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import eager, exact, fused, reference
-from .checks import check_masks, check_scale, check_tensors, follow_autocast
+from .checks import check_masks, check_scale, check_tensors, follow_autocast, refuse_forward_mode
 from .options import ApproxMode, MRAOptions, Selection
 
 Implementation = Literal["auto", "reference", "eager", "triton"]
@@ -112,6 +112,8 @@ def mra_attention(
     Raises:
         TypeError: an argument is of the wrong type, or tensors differ in dtype.
         ValueError: a shape, size, device or name does not fit; the message names the argument.
+        NotImplementedError: an input has a tangent of forward-mode differentiation, and the
+            implementation is not ``"reference"``.
     """
     options = MRAOptions(
         block_size=block_size,
@@ -140,6 +142,8 @@ def mra_attention(
         if impl == "auto":
             on_gpu = query.is_cuda and not fused.why_unsupported(query, value, options)
             impl = "triton" if on_gpu else "eager"
+        if impl != "reference":
+            refuse_forward_mode(impl, query=query, key=key, value=value)
         out, lse = _implementation(impl)(*arguments, options, scale)
     return (out, lse) if return_lse else out
 

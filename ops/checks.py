@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -103,3 +104,13 @@ def check_integer(name: str, value: Any, least: int | None = None) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     if value >= 1 << 31:
         raise ValueError(f"{name} must be less than 2**31, got {value}")
+
+
+def refuse_forward_mode(impl: str, **tensors: Tensor) -> None:
+    """Raises where a derivative runs forward, which operators of our own would take for zero."""
+    for name, x in tensors.items():
+        if forward_ad.unpack_dual(x).tangent is not None:
+            raise NotImplementedError(
+                f"{name} has a tangent, and impl={impl!r} has no forward-mode derivative "
+                '(torch.func.jvp, jacfwd); impl="reference" has one'
+            )

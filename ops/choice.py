@@ -46,15 +46,12 @@ def choose_blocks(
     # Rows without a real key are -inf - -inf = nan: no pair of theirs is real either.
     keys.masked_fill_(~(real_keys & real_queries[:, None, :, None]), float("-inf"))
     if options.selection == "per_row":
-        return _top(keys, min(options.block_per_row, blocks_y))
-    flat = keys.flatten(-2)
+        return _top(keys[..., None, :], min(options.block_per_row, blocks_y)).squeeze(-2)
     if options.num_blocks is not None:
-        chosen = _top(flat, min(options.num_blocks, blocks_x * blocks_y))
-    else:
-        most = min(options.block_per_row * blocks_x, blocks_x * blocks_y)
-        budget = (options.block_per_row * real_queries.sum(-1)).clamp(max=most)
-        chosen = _top(flat, most, budget[:, None, None])
-    return torch.unflatten(chosen, -1, (blocks_x, blocks_y))
+        return _top(keys, min(options.num_blocks, blocks_x * blocks_y))
+    most = min(options.block_per_row * blocks_x, blocks_x * blocks_y)
+    budget = (options.block_per_row * real_queries.sum(-1)).clamp(max=most)
+    return _top(keys, most, budget[:, None, None])
 
 
 def _add_priors(keys: Tensor, options: MRAOptions) -> Tensor:
@@ -71,18 +68,32 @@ def _add_priors(keys: Tensor, options: MRAOptions) -> Tensor:
 
 
 def _top(keys: Tensor, most: int, budget: Tensor | None = None) -> Tensor:
-    """Marks the ``budget`` (by default ``most``) greatest finite keys along the last axis.
+    """Marks the ``budget`` (by default ``most``) greatest finite keys of each matrix.
 
-    ``budget`` is an integer tensor that broadcasts against ``keys[..., :1]``, at most ``most``.
+    ``keys`` is [..., X, Y]; ``budget`` an integer tensor that broadcasts against [..., 1], at most
+    ``most``.
     """
+    flat = keys.flatten(-2)
     if budget is None:
         budget = keys.new_full((1,), most, dtype=torch.int64)
-        threshold = torch.topk(keys, most, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+        threshold = torch.topk(flat, most, dim=-1, sorted=False).values.amin(-1, keepdim=True)
     else:
-        ordered = torch.topk(keys, most, dim=-1, sorted=True).values
-        last = (budget - 1).clamp(min=0).expand(*keys.shape[:-1], 1)
+        ordered = torch.topk(flat, most, dim=-1, sorted=True).values
+        last = (budget - 1).clamp(min=0).expand(*flat.shape[:-1], 1)
         threshold = ordered.gather(-1, last)
+    threshold = threshold[..., None]
     above = keys > threshold
-    ties = (keys == threshold) & (keys > float("-inf"))
-    spare = budget - above.sum(-1, keepdim=True)
-    return above | (ties & (ties.cumsum(-1, dtype=torch.int32) <= spare))
+    # What is -inf is no real pair; nothing equals nan.
+    ties = keys == threshold.masked_fill(threshold == float("-inf"), float("nan"))
+    spare = budget - above.flatten(-2).sum(-1, keepdim=True)
+    return above | _first(ties, spare)
+
+
+def _first(marks: Tensor, spare: Tensor) -> Tensor:
+    """Keeps the first ``spare`` [..., 1] marks of each matrix [..., X, Y].
+
+    Row by row: a GPU sums up many short rows much faster than few long ones.
+    """
+    in_row = marks.sum(-1, dtype=torch.int32)
+    left = spare - (in_row.cumsum(-1, dtype=torch.int32) - in_row)  # [..., X]
+    return marks & (marks.cumsum(-1, dtype=torch.int32) <= left[..., None])

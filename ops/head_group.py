@@ -18,6 +18,7 @@ from torch import Tensor
 from .blocks import block_count
 from .coarse import coarse_attention, coarse_backward
 from .pooled import Pooled, pool_all
+from .problem import Problem
 from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
 
 # Bytes of keys and values gathered for one tile. On a CPU they stay in the caches that the cores
@@ -40,35 +41,14 @@ class HeadGroup:
     scale: float
 
     @classmethod
-    def cut(
-        cls,
-        part: tuple[slice, slice],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None,
-        query_padding_mask: Tensor | None,
-        block_size: int,
-        scale: float,
-    ) -> HeadGroup:
+    def cut(cls, part: tuple[slice, slice], problem: Problem) -> HeadGroup:
         """Takes batch rows and heads ``part`` of a call, and pools them."""
-        query, key, value = query[part], key[part], value[part]
-        key_mask = _padding(key_padding_mask, part[0])
-        query_mask = _padding(query_padding_mask, part[0])
-        return cls(
-            query,
-            key,
-            value,
-            key_mask,
-            query_mask,
-            pool_all(query, key, value, key_mask, query_mask, block_size, scale),
-            block_size,
-            scale,
-        )
-
-    def coarse_attention(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities [B', H', X, Y] and log-sum-exp [B', H', X] of the pairs not chosen."""
-        return coarse_attention(self.pooled.scores, self.pooled.key_counts, chosen)
+        query, key, value = problem.query[part], problem.key[part], problem.value[part]
+        key_mask = _padding(problem.key_padding_mask, part[0])
+        query_mask = _padding(problem.query_padding_mask, part[0])
+        size, scale = problem.options.block_size, problem.scale
+        pooled = pool_all(query, key, value, key_mask, query_mask, size, scale)
+        return cls(query, key, value, key_mask, query_mask, pooled, size, scale)
 
     def lay_out(self, chosen: Tensor) -> Layout:
         """Cuts chosen blocks, bool [B', H', X, Y], into tiles."""

@@ -7,13 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What each implementation of the operators may import of its own package.
-SHARED = {"options", "blocks", "choice", "coarse", "pooled"}
+SHARED = {"options", "blocks", "choice", "coarse", "pooled", "problem"}
 IMPLEMENTATIONS = {
     "reference": SHARED,
     "exact": SHARED,
-    "eager": SHARED | {"head_group"},
+    "eager": SHARED | {"head_group", "operator_pair"},
     "head_group": SHARED | {"tiles"},
     "tiles": set(),
+    "operator_pair": {"options", "problem"},
+    "problem": {"options", "blocks"},
     "nystrom": {"blocks", "checks"},
 }
 

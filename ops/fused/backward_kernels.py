@@ -8,7 +8,7 @@ a program, M queries or N keys per step.
 import triton
 import triton.language as tl
 
-from .forward_kernel import LOG2E, listed_tokens, load_rows
+from .forward_kernel import LOG2E, listed_block, listed_tokens, load_rows
 
 
 @triton.jit
@@ -117,13 +117,9 @@ def query_kernel(
     ``grad_share`` [G, X, D] is what each real query of a block gets through its mean.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
-    row = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
-    group, x = row // blocks_x, row % blocks_x
-    batch, head = group // heads, group % heads
-
-    first = tl.load(starts + group * (blocks_x + 1) + x)
-    total = (tl.load(starts + group * (blocks_x + 1) + x + 1) - first) * BLOCK_SIZE
-    entries = columns + group * capacity + first
+    row, group, x, batch, head, entries, total = listed_block(
+        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE
+    )
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
 
@@ -220,13 +216,9 @@ def key_value_kernel(
     ``starts`` [G, Y + 1] and ``rows_listed`` [G, capacity] list the query blocks that chose it.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
-    column = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
-    group, y = column // blocks_y, column % blocks_y
-    batch, head = group // heads, group % heads
-
-    first = tl.load(starts + group * (blocks_y + 1) + y)
-    total = (tl.load(starts + group * (blocks_y + 1) + y + 1) - first) * BLOCK_SIZE
-    entries = rows_listed + group * capacity + first
+    column, group, y, batch, head, entries, total = listed_block(
+        order, starts, rows_listed, blocks_y, capacity, heads, pieces, BLOCK_SIZE
+    )
     queries = query + batch * query_stride_b + head * query_stride_h
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
 

@@ -6,78 +6,43 @@ Shapes: B batch, H heads, X query and Y key blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..blocks import block_count
 from ..choice import choose_blocks
 from ..coarse import coarse_attention, coarse_backward
-from ..options import MRAOptions
 from ..pooled import Pooled, parts, pool_all
+from ..problem import Problem, empty_choice, empty_coarse_lse
 
 # Bytes of one [heads, X, Y] matrix of scores: the only thing here that grows with the square of
 # the length, so heads are taken a few at a time.
 _SCORE_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What a call is about, in both directions."""
-
-    query: Tensor  # [B, H, Nq, D]
-    key: Tensor  # [B, H, Nk, D]
-    value: Tensor  # [B, H, Nk, Dv]
-    key_padding_mask: Tensor | None  # bool [B, Nk]
-    query_padding_mask: Tensor | None  # bool [B, Nq]
-    options: MRAOptions
-    scale: float
-
-    @property
-    def blocks_x(self) -> int:
-        """X, the number of query blocks."""
-        return block_count(self.query.shape[-2], self.options.block_size)
-
-    @property
-    def blocks_y(self) -> int:
-        """Y, the number of key blocks."""
-        return block_count(self.key.shape[-2], self.options.block_size)
-
-    @property
-    def capacity(self) -> int:
-        """Upper bound of the pairs that a head can choose."""
-        pairs = self.blocks_x * self.blocks_y
-        if self.options.num_blocks is not None:
-            return min(self.options.num_blocks, pairs)
-        return min(self.options.block_per_row * self.blocks_x, pairs)
-
-
-def choose_and_attend(problem: Problem) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def choose_and_attend(problem: Problem) -> tuple[Tensor, Tensor | None, Tensor]:
     """Chooses the exact blocks, and attends to all others.
 
     Returns:
-        Chosen blocks, bool [B, H, X, Y]; in mode "full" also the coarse output [B, H, X, Dv] and
-        its log-sum-exp [B, H, X], both float32.
+        Chosen blocks, bool [B, H, X, Y]; in mode "full" the coarse output [B, H, X, Dv], else
+        None; its log-sum-exp [B, H, X], which holds nothing where there is no coarse output. Both
+        are float32.
     """
-    batch, heads = problem.query.shape[:2]
-    shape = (batch, heads, problem.blocks_x)
-    chosen = problem.query.new_empty(*shape, problem.blocks_y, dtype=torch.bool)
-    full = problem.options.approx_mode == "full"
-    value_channels = problem.value.shape[-1]
-    out = problem.query.new_empty(*shape, value_channels, dtype=torch.float32)
-    lse = problem.query.new_empty(shape, dtype=torch.float32)
-    for part in _parts(problem):
+    size = problem.options.block_size
+    chosen = empty_choice(problem.query, problem.key, size)
+    lse = empty_coarse_lse(problem.query, problem.key, size)
+    out = lse.new_empty(*lse.shape, problem.value.shape[-1]) if problem.is_full else None
+    for part in problem_parts(problem):
         pooled = _pool(problem, part)
         chosen[part] = choose_blocks(
             pooled.scores, pooled.query_counts, pooled.key_counts, problem.options
         )
-        if full:
+        if out is not None:
             probabilities, lse[part] = coarse_attention(
                 pooled.scores, pooled.key_counts, chosen[part]
             )
             out[part] = torch.matmul(probabilities, pooled.value)
-    return (chosen, out, lse) if full else (chosen, None, None)
+    return chosen, out, lse
 
 
 def shares(
@@ -101,7 +66,7 @@ def shares(
         pulled.new_empty(batch, heads, problem.blocks_y, channels),
         pulled.new_empty(batch, heads, problem.blocks_y, value_channels),
     )
-    for part in _parts(problem):
+    for part in problem_parts(problem):
         pooled = _pool(problem, part)
         probabilities, _ = coarse_attention(pooled.scores, pooled.key_counts, chosen[part])
         grads = coarse_backward(
@@ -119,7 +84,8 @@ def shares(
     return results
 
 
-def _parts(problem: Problem) -> Iterator[tuple[slice, slice]]:
+def problem_parts(problem: Problem) -> Iterator[tuple[slice, slice]]:
+    """Batch rows and heads whose coarse scores are formed together."""
     batch, heads = problem.query.shape[:2]
     score_bytes = max(problem.blocks_x * problem.blocks_y * 4, 1)
     return parts(batch, heads, _SCORE_BYTES // score_bytes)

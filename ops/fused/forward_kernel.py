@@ -27,6 +27,25 @@ def listed_tokens(entries, total, step, size: tl.constexpr, width: tl.constexpr)
 
 
 @triton.jit
+def listed_block(
+    order, starts, entries, lines, capacity, heads, pieces: tl.constexpr, size: tl.constexpr
+):
+    """The block whose ROWS tokens this program takes, and its list.
+
+    Returns:
+        The block's index among all, that of its batch row and head, the block's own in it, batch
+        row, head, its list, and how many tokens that holds.
+    """
+    index = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
+    group, line = index // lines, index % lines
+    batch, head = group // heads, group % heads
+    first = tl.load(starts + group * (lines + 1) + line)
+    total = (tl.load(starts + group * (lines + 1) + line + 1) - first) * size
+    listed = entries + group * capacity + first
+    return index, group, line, batch, head, listed, total
+
+
+@triton.jit
 def forward_kernel(
     query,
     key,
@@ -73,13 +92,9 @@ def forward_kernel(
     ``starts`` [G, X + 1] and ``columns`` [G, capacity] list the key blocks that each one chose.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
-    row = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
-    group, x = row // blocks_x, row % blocks_x
-    batch, head = group // heads, group % heads
-
-    first = tl.load(starts + group * (blocks_x + 1) + x)
-    total = (tl.load(starts + group * (blocks_x + 1) + x + 1) - first) * BLOCK_SIZE
-    entries = columns + group * capacity + first
+    row, group, x, batch, head, entries, total = listed_block(
+        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE
+    )
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
 

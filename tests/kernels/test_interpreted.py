@@ -10,8 +10,9 @@ import pytest
 import torch
 from support import assert_close, padding_mask, random_inputs, relative_error, run
 
-from mra_plugin.ops import mra_attention
+from mra_plugin.ops import MRAOptions, mra_attention
 from mra_plugin.ops.fused import coarse_part, operators
+from mra_plugin.ops.operator_pair import arguments
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
 
@@ -150,25 +151,14 @@ def test_operators_are_well_behaved() -> None:
         x.requires_grad_() for x in random_inputs(2, 2, 50, 41, dtype=torch.float32)
     )
     mask = padding_mask([41, 17], 41)
-    arguments = (16, 2, None, "full", 0, 0, "global", 0.3)
-    torch.library.opcheck(operators._forward, (query, key, value, mask, None, *arguments))
-    results = operators._forward(query, key, value, mask, None, *arguments)
-    saved = [x.detach() for x in (query, key, value)]
+    inputs = (query, key, value, mask, None)
+    settings = arguments(MRAOptions(block_size=16, block_per_row=2), 0.3)
+    torch.library.opcheck(operators.operators.forward, (*inputs, *settings))
+    results = [x.detach() for x in operators.operators.forward(*inputs, *settings)]
+    saved = [None if x is None else x.detach() for x in inputs]
+    grad_out = torch.randn_like(results[0])
     torch.library.opcheck(
-        operators._backward,
-        (
-            torch.randn_like(results[0]),
-            None,
-            *saved,
-            mask,
-            None,
-            *(x.detach() for x in results),
-            16,
-            2,
-            None,
-            "full",
-            0.3,
-        ),
+        operators.operators.backward, (grad_out, None, *results, *saved, *settings)
     )
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from support import padding_mask, random_inputs, relative_error, run
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from mra_plugin.ops import eager, mra_attention
+from mra_plugin.ops import MRAOptions, eager, mra_attention
+from mra_plugin.ops.operator_pair import arguments
 
 OPTIONS = {"block_size": 16, "block_per_row": 2, "impl": "eager"}
 
@@ -62,35 +64,13 @@ def test_checkpointing(use_reentrant: bool) -> None:
 def test_operators_are_well_behaved(options: dict[str, Any]) -> None:
     query, key, value = (x.requires_grad_() for x in random_inputs(2, 2, 50, 41))
     mask = padding_mask([41, 17], 41) if options.pop("mask", False) else None
-    settings = {
-        "block_size": 8,
-        "block_per_row": 2,
-        "num_blocks": None,
-        "approx_mode": "full",
-        "initial_prior_first_n_blocks": 0,
-        "initial_prior_diagonal_n_blocks": 0,
-        "selection": "global",
-        "scale": 0.3,
-        **options,
-    }
-    torch.library.opcheck(eager._forward, (query, key, value, mask, None), settings)
-    results = eager._forward(query, key, value, mask, None, **settings)
-    torch.library.opcheck(
-        eager._backward,
-        (
-            torch.randn_like(results[0]),
-            None,
-            query.detach(),
-            key.detach(),
-            value.detach(),
-            mask,
-            None,
-            *(x.detach() for x in results),
-            8,
-            settings["approx_mode"],
-            0.3,
-        ),
-    )
+    inputs = (query, key, value, mask, None)
+    settings = arguments(MRAOptions(block_size=8, block_per_row=2, **options), 0.3)
+    torch.library.opcheck(eager.operators.forward, (*inputs, *settings))
+    results = [x.detach() for x in eager.operators.forward(*inputs, *settings)]
+    saved = [None if x is None else x.detach() for x in inputs]
+    grad_out = torch.randn_like(results[0])
+    torch.library.opcheck(eager.operators.backward, (grad_out, None, *results, *saved, *settings))
 
 
 def loss_and_gradients(
@@ -154,3 +134,42 @@ def test_exports_for_inference() -> None:
     )
     longer = random_inputs(1, 2, 177)
     torch.testing.assert_close(exported.module()(*longer), Attend()(*longer))
+
+
+def forward_derivative(attend: Any, inputs: tuple[Tensor, ...], *, dual: bool) -> Tensor:
+    tangents = tuple(torch.ones_like(x) for x in inputs)
+    if not dual:
+        return torch.func.jvp(attend, inputs, tangents)[1]
+    with forward_ad.dual_level():
+        pairs = (forward_ad.make_dual(*pair) for pair in zip(inputs, tangents, strict=True))
+        return forward_ad.unpack_dual(attend(*pairs)).tangent
+
+
+@pytest.mark.parametrize("dual", [False, True])
+@pytest.mark.parametrize("impl", ["auto", "eager"])
+def test_forward_mode_is_refused_not_zero(impl: str, dual: bool) -> None:
+    inputs = random_inputs(1, 2, 100)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return mra_attention(query, key, value, **{**OPTIONS, "impl": impl})
+
+    with pytest.raises(NotImplementedError, match=r"query .*forward-mode.*reference"):
+        forward_derivative(attend, inputs, dual=dual)
+    plain = attend(*inputs)
+    only_value = torch.func.jvp(lambda x: x, (inputs[2],), (inputs[2],))[1]
+    assert torch.equal(attend(*inputs[:2], only_value), plain)  # nothing lingers
+    with pytest.raises(NotImplementedError, match="value "):
+        torch.func.jvp(lambda v: attend(*inputs[:2], v), inputs[2:], inputs[2:])
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_forward_mode_of_the_reference(dual: bool) -> None:
+    inputs = random_inputs(1, 2, 100)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return mra_attention(query, key, value, **{**OPTIONS, "impl": "reference"})
+
+    step = 1e-6
+    ahead, behind = (attend(*(x + sign * step for x in inputs)) for sign in (1, -1))
+    derivative = forward_derivative(attend, inputs, dual=dual)
+    assert relative_error(derivative, (ahead - behind) / (2 * step)) < 1e-6

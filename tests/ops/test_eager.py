@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import assert_close, padding_mask, random_inputs, run
 
-from mra_plugin.ops import eager, head_group, mra_attention
+from mra_plugin.ops import MRAOptions, eager, head_group, mra_attention
+from mra_plugin.ops.problem import Problem
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
@@ -101,7 +102,8 @@ def test_groups_of_heads_do_not_change_the_result(
 ) -> None:
     monkeypatch.setattr(eager, "_GROUP_BYTES_CPU", group_bytes)
     inputs = random_inputs(3, 4, 70)
-    assert len(list(eager._parts(*inputs))) > 1
+    problem = Problem(*inputs, None, None, MRAOptions(), 1.0)
+    assert len(list(eager._parts(problem))) > 1
     compare(inputs, padding_mask([70, 9, 33], 70), block_size=8, block_per_row=2)
 
 

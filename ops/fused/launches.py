@@ -1,0 +1,228 @@
+"""How each kernel is launched for a call.
+
+Shapes: B batch, H heads, X query and Y key blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..problem import Problem
+from .backward_kernels import key_value_kernel, query_kernel, sums_kernel
+from .forward_kernel import forward_kernel
+from .lists import list_blocks
+from .tuning import backward_launch, forward_launch
+
+
+def launch_forward(
+    problem: Problem,
+    chosen: Tensor,
+    coarse_out: Tensor | None,
+    coarse_lse: Tensor,
+    out: Tensor,
+    lse: Tensor,
+) -> None:
+    """Fills ``out`` [B, H, Nq, Dv] and ``lse`` [B, H, Nq]."""
+    if not lse.numel():
+        return
+    rows = list_blocks(chosen.flatten(0, 1), problem.capacity)
+    launch = forward_launch(problem.options.block_size, _widest(problem), problem.query.dtype)
+    forward_kernel[(rows.order.shape[0] * problem.options.block_size // launch.rows,)](
+        problem.query,
+        problem.key,
+        problem.value,
+        _bytes(problem.key_padding_mask),
+        _bytes(problem.query_padding_mask),
+        coarse_out,
+        coarse_lse,
+        rows.order,
+        rows.starts,
+        rows.entries,
+        out,
+        lse,
+        problem.scale,
+        problem.query.shape[1],
+        problem.query.shape[2],
+        problem.key.shape[2],
+        problem.blocks_x,
+        problem.capacity,
+        *_strides(problem),
+        **_sizes(problem),
+        ROWS=launch.rows,
+        KEYS_PER_STEP=launch.step,
+        HAS_COARSE=coarse_out is not None,
+        HAS_KEY_MASK=problem.key_padding_mask is not None,
+        HAS_QUERY_MASK=problem.query_padding_mask is not None,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+
+
+def launch_sums(
+    problem: Problem,
+    coarse_lse: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the backward needs of each query, and the coarse scale of each query block.
+
+    Returns:
+        δ [B, H, Nq], and what `shares` takes: [B, H, X, Dv] and [B, H, X], filled in mode "full".
+    """
+    batch, heads, query_length, _ = problem.query.shape
+    blocks = (batch, heads, problem.blocks_x)
+    delta = torch.empty_like(lse)
+    pulled = lse.new_empty(*blocks, problem.value.shape[-1])
+    pulled_delta = lse.new_empty(blocks)
+    sizes = _sizes(problem)
+    sums_kernel[(batch * heads * problem.blocks_x,)](
+        out,
+        grad_out,
+        lse,
+        None if grad_lse is None else grad_lse.contiguous(),
+        coarse_lse,
+        delta,
+        pulled,
+        pulled_delta,
+        heads,
+        query_length,
+        problem.blocks_x,
+        *grad_out.stride()[:3],
+        VALUE_CHANNELS=sizes["VALUE_CHANNELS"],
+        PADDED_VALUE_CHANNELS=sizes["PADDED_VALUE_CHANNELS"],
+        BLOCK_SIZE=sizes["BLOCK_SIZE"],
+        HAS_COARSE=problem.is_full,
+        HAS_GRAD_LSE=grad_lse is not None,
+    )
+    return delta, pulled, pulled_delta
+
+
+def launch_query_gradient(
+    problem: Problem,
+    chosen: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    grad_out: Tensor,
+    share: Tensor | None,
+    grad: Tensor,
+) -> None:
+    """Fills ``grad`` [B, H, Nq, D]; ``share`` [B, H, X, D] comes from the coarse scale."""
+    rows = list_blocks(chosen.flatten(0, 1), problem.capacity)
+    settings, pieces, step = _backward_settings(problem)
+    query_kernel[(rows.order.shape[0] * pieces,)](
+        problem.query,
+        problem.key,
+        problem.value,
+        _bytes(problem.key_padding_mask),
+        grad_out,
+        lse,
+        delta,
+        share,
+        rows.order,
+        rows.starts,
+        rows.entries,
+        grad,
+        problem.scale,
+        problem.query.shape[1],
+        problem.query.shape[2],
+        problem.key.shape[2],
+        problem.blocks_x,
+        problem.capacity,
+        *_strides(problem),
+        *grad_out.stride()[:3],
+        KEYS_PER_STEP=step,
+        **settings,
+    )
+
+
+def launch_key_value_gradients(
+    problem: Problem,
+    chosen: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    grad_out: Tensor,
+    shares: tuple[Tensor | None, Tensor | None],
+    grads: tuple[Tensor, Tensor],
+) -> None:
+    """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Y, ...] are the coarse scale's."""
+    columns = list_blocks(chosen.flatten(0, 1).transpose(1, 2), problem.capacity)
+    if not columns.order.numel():
+        return
+    settings, pieces, step = _backward_settings(problem)
+    key_value_kernel[(columns.order.shape[0] * pieces,)](
+        problem.query,
+        problem.key,
+        problem.value,
+        _bytes(problem.key_padding_mask),
+        grad_out,
+        lse,
+        delta,
+        *shares,
+        columns.order,
+        columns.starts,
+        columns.entries,
+        *grads,
+        problem.scale,
+        problem.query.shape[1],
+        problem.query.shape[2],
+        problem.key.shape[2],
+        problem.blocks_y,
+        problem.capacity,
+        *_strides(problem),
+        *grad_out.stride()[:3],
+        QUERIES_PER_STEP=step,
+        **settings,
+    )
+
+
+def _backward_settings(problem: Problem) -> tuple[dict[str, Any], int, int]:
+    """Settings of a gradient kernel, its programs per block, and tokens per step."""
+    launch = backward_launch(problem.options.block_size, _widest(problem), problem.query.dtype)
+    settings = {
+        "ROWS": launch.rows,
+        "HAS_COARSE": problem.is_full,
+        "HAS_KEY_MASK": problem.key_padding_mask is not None,
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+        **_sizes(problem),
+    }
+    return settings, problem.options.block_size // launch.rows, launch.step
+
+
+def _bytes(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask.view(torch.int8)
+
+
+def _strides(problem: Problem) -> tuple[int, ...]:
+    return (
+        *problem.query.stride()[:3],
+        *problem.key.stride()[:3],
+        *problem.value.stride()[:3],
+    )
+
+
+def _padded(channels: int) -> int:
+    # Matrix products take 16 at least.
+    return max(16, int(triton.next_power_of_2(channels)))
+
+
+def _widest(problem: Problem) -> int:
+    return _padded(max(problem.query.shape[-1], problem.value.shape[-1]))
+
+
+def _sizes(problem: Problem) -> dict[str, Any]:
+    channels, value_channels = problem.query.shape[-1], problem.value.shape[-1]
+    return {
+        "CHANNELS": channels,
+        "VALUE_CHANNELS": value_channels,
+        "PADDED_CHANNELS": _padded(channels),
+        "PADDED_VALUE_CHANNELS": _padded(value_channels),
+        "BLOCK_SIZE": problem.options.block_size,
+        "PRECISION": "ieee" if problem.query.dtype == torch.float32 else "tf32",
+    }

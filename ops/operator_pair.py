@@ -1,0 +1,156 @@
+"""An implementation as two PyTorch operators, opaque to tracing, that autograd knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .options import MRAOptions
+from .problem import Problem, empty_gradients, empty_output
+
+# Operators take numbers and strings only, so options are spelled out.
+_OPTIONS = (
+    "block_size",
+    "block_per_row",
+    "num_blocks",
+    "approx_mode",
+    "initial_prior_first_n_blocks",
+    "initial_prior_diagonal_n_blocks",
+    "selection",
+)
+_PROBLEM = (
+    "Tensor query, Tensor key, Tensor value, "
+    "Tensor? key_padding_mask, Tensor? query_padding_mask, "
+    "SymInt block_size, SymInt block_per_row, SymInt? num_blocks, str approx_mode, "
+    "SymInt initial_prior_first_n_blocks, SymInt initial_prior_diagonal_n_blocks, str selection, "
+    "float scale"
+)
+_INPUTS = _PROBLEM.count(",") + 1
+
+
+Tensors = tuple[Tensor, ...]
+
+
+class OperatorPair:
+    """The operators ``mra_plugin::{name}_forward`` and ``mra_plugin::{name}_backward``.
+
+    Attributes:
+        forward: takes tensors, masks and what `arguments` gives; returns its results.
+        backward: takes the gradients of output and log-sum-exp (or None), the results, and what
+            the forward was given; returns the gradients of query, key and value.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[[Problem], Tensors],
+        backward: Callable[[Problem, Tensors, Tensor, Tensor | None], Tensors],
+        *keeps: Callable[[Tensor, Tensor, int], Tensor],
+    ) -> None:
+        """Registers both operators, with what tracing has to know of them.
+
+        Args:
+            name: of the implementation.
+            forward: returns output, log-sum-exp, and what its backward needs besides.
+            backward: takes these results and the gradients of the first two.
+            *keeps: empty tensors like those that the forward returns for its backward, from
+                query, key and block size.
+        """
+        results = 2 + len(keeps)
+
+        def run_forward(*inputs: Any) -> Tensors:
+            problem = _problem(inputs)
+            with torch.autocast(problem.query.device.type, enabled=False):
+                return forward(problem)
+
+        def run_backward(grad_out: Tensor, grad_lse: Tensor | None, *rest: Any) -> Tensors:
+            problem = _problem(rest[results:])
+            with torch.autocast(problem.query.device.type, enabled=False):
+                return backward(problem, rest[:results], grad_out, grad_lse)
+
+        def fake_forward(
+            query: Tensor, key: Tensor, value: Tensor, _k: Any, _q: Any, block_size: int, *_: Any
+        ) -> Tensors:
+            kept = (empty(query, key, block_size) for empty in keeps)
+            return *empty_output(query, value), *kept
+
+        def fake_backward(_grad_out: Tensor, _grad_lse: Any, *rest: Any) -> Tensors:
+            return empty_gradients(*rest[results : results + 3])
+
+        self.forward = torch.library.custom_op(
+            f"mra_plugin::{name}_forward",
+            run_forward,
+            mutates_args=(),
+            schema=f"({_PROBLEM}) -> ({', '.join(['Tensor'] * results)})",
+        )
+        kept = "".join(f"Tensor result_{number}, " for number in range(results))
+        self.backward = torch.library.custom_op(
+            f"mra_plugin::{name}_backward",
+            run_backward,
+            mutates_args=(),
+            schema=(
+                f"(Tensor grad_out, Tensor? grad_lse, {kept}{_PROBLEM}) -> (Tensor, Tensor, Tensor)"
+            ),
+        )
+        self.forward.register_fake(fake_forward)
+        self.backward.register_fake(fake_backward)
+        self.forward.register_autograd(self._differentiate, setup_context=_remember)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        query_padding_mask: Tensor | None,
+        options: MRAOptions,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        """MRA attention by these operators.
+
+        Args:
+            query: [B, H, Nq, D].
+            key: [B, H, Nk, D].
+            value: [B, H, Nk, Dv].
+            key_padding_mask: bool [B, Nk] or None.
+            query_padding_mask: bool [B, Nq] or None.
+            options: block size, budget, mode, priors, selection.
+            scale: factor of the scores.
+
+        Returns:
+            Output [B, H, Nq, Dv] in the query's type and the log-sum-exp [B, H, Nq] in the
+            accumulation type (-inf where a query attends to nothing).
+        """
+        tensors = (query, key, value, key_padding_mask, query_padding_mask)
+        out, lse, *_ = self.forward(*tensors, *arguments(options, scale))
+        return out, lse
+
+    def _differentiate(
+        self, ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # checkpointing gives them once
+        tensors, results = saved[:5], saved[5:]
+        if grad_out is None:
+            grad_out = torch.zeros_like(results[0])
+        grads = self.backward(grad_out, grad_lse, *results, *tensors, *ctx.options)
+        return (*grads, *(None,) * (_INPUTS - 3))
+
+
+def arguments(options: MRAOptions, scale: float) -> tuple[Any, ...]:
+    """Options and scale as operators take them."""
+    return (*(getattr(options, name) for name in _OPTIONS), scale)
+
+
+def _problem(inputs: tuple[Any, ...]) -> Problem:
+    query, key, value, key_mask, query_mask, *settings, scale = inputs
+    options = MRAOptions(**dict(zip(_OPTIONS, settings, strict=True)))
+    return Problem(query, key, value, key_mask, query_mask, options, scale)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[:5], *output)
+    ctx.options = inputs[5:]

@@ -1,0 +1,73 @@
+"""A call in one object, as implementations hand it around, and room for its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .blocks import accumulation_dtype, block_count
+from .options import MRAOptions
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a call is about, in both directions."""
+
+    query: Tensor  # [B, H, Nq, D]
+    key: Tensor  # [B, H, Nk, D]
+    value: Tensor  # [B, H, Nk, Dv]
+    key_padding_mask: Tensor | None  # bool [B, Nk]
+    query_padding_mask: Tensor | None  # bool [B, Nq]
+    options: MRAOptions
+    scale: float
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is not chosen is averaged, not dropped."""
+        return self.options.approx_mode == "full"
+
+    @property
+    def blocks_x(self) -> int:
+        """X, the number of query blocks."""
+        return block_count(self.query.shape[-2], self.options.block_size)
+
+    @property
+    def blocks_y(self) -> int:
+        """Y, the number of key blocks."""
+        return block_count(self.key.shape[-2], self.options.block_size)
+
+    @property
+    def capacity(self) -> int:
+        """Upper bound of the pairs that a head can choose."""
+        pairs = self.blocks_x * self.blocks_y
+        if self.options.num_blocks is not None:
+            return min(self.options.num_blocks, pairs)
+        return min(self.options.block_per_row * self.blocks_x, pairs)
+
+
+def empty_output(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the output [B, H, Nq, Dv] and the log-sum-exp [B, H, Nq]."""
+    shape = query.shape[:-1]
+    return (
+        query.new_empty(*shape, value.shape[-1]),
+        query.new_empty(shape, dtype=accumulation_dtype(query.dtype)),
+    )
+
+
+def empty_choice(query: Tensor, key: Tensor, block_size: int) -> Tensor:
+    """Room for the chosen blocks, bool [B, H, X, Y]."""
+    blocks = (block_count(x.shape[-2], block_size) for x in (query, key))
+    return query.new_empty(*query.shape[:2], *blocks, dtype=torch.bool)
+
+
+def empty_coarse_lse(query: Tensor, _key: Tensor, block_size: int) -> Tensor:
+    """Room for the coarse scale's log-sum-exp, [B, H, X]."""
+    blocks_x = block_count(query.shape[-2], block_size)
+    return query.new_empty(*query.shape[:2], blocks_x, dtype=accumulation_dtype(query.dtype))
+
+
+def empty_gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the gradients of query, key and value, dense whatever their strides."""
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
