@@ -10,6 +10,7 @@ the config attribute of its own name:
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,9 +27,10 @@ MRA = "mra"
 REGISTRY = "efficient_attention"
 IMPLEMENTATIONS = (MRA, REGISTRY)
 
-# Attention calls share what was built for the same name and parameters. Under torch.compile
-# nothing can be built, so a call only looks up here.
-_BUILT: dict[Any, Attention] = {}
+# Attention calls share what was built for the same name and parameters. torch.compile can't trace
+# how it is built, and reads a dict as it was when tracing began, but an attribute as it is.
+_LABELS: dict[Any, str] = {}
+_BUILT = SimpleNamespace()
 
 
 def implementation_of(name: str) -> str:
@@ -89,8 +91,8 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
 
 def attention_with(name: str, params: dict[str, Any]) -> Attention:
     """The attention ``name`` with these parameters, built once; errors are those of `build`."""
-    _ensure_built(name, params)
-    return _BUILT[name, _frozen(params)]
+    attention: Attention = getattr(_BUILT, _ensure_built(name, params))
+    return attention
 
 
 def dense_weights(
@@ -118,10 +120,15 @@ def dense_weights(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _ensure_built(name: str, params: dict[str, Any]) -> None:
+def _ensure_built(name: str, params: dict[str, Any]) -> str:
+    """The attribute of `_BUILT` that holds the attention."""
     key = name, _frozen(params)
-    if key not in _BUILT:
-        _BUILT[key] = build(name, params)
+    if key not in _LABELS:
+        attention = build(name, params)
+        label = f"attention_{len(_LABELS)}"
+        setattr(_BUILT, label, attention)
+        _LABELS[key] = label
+    return _LABELS[key]
 
 
 def _frozen(value: Any) -> Any:

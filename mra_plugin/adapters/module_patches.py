@@ -20,13 +20,16 @@ _FAMILIES: list[type] = []
 _LAYERS: list[type] = []
 
 
-def serve_family(base_class: Any, layer_class: Any, forward: Callable[..., Any]) -> None:
+def serve_family(
+    base_class: Any, model_class: Any, layer_class: Any, forward: Callable[..., Any]
+) -> None:
     """Lets a family's models take our implementations.
 
     Args:
         base_class: what all models of the family derive from.
+        model_class: the model without a head.
         layer_class: the layer that attends; built from the model's config alone.
-        forward: what it runs where its config asks for ours.
+        forward: what a layer runs where its config asks for ours.
     """
     _FAMILIES.append(base_class)
     # transformers lets models change their attention if their source calls its interface.
@@ -41,6 +44,29 @@ def serve_family(base_class: Any, layer_class: Any, forward: Callable[..., Any])
 
     layer_class.__init__ = build_and_keep_config
     replace_forward(layer_class, forward, asks_for_ours)
+    _refuse_excess_length(model_class)
+
+
+def _refuse_excess_length(model_class: Any) -> None:
+    """Says what is wrong with an input beyond the table of positions, where ours is asked for."""
+    own = model_class.forward
+
+    @functools.wraps(own)
+    def encode(self: Any, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        tokens = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
+        # The third of the others is position_ids.
+        counted = len(args) < 3 and kwargs.get("position_ids") is None
+        if counted and tokens is not None and asks_for_ours(self):
+            length, most = tokens.shape[1], self.embeddings.position_ids.shape[1]
+            if length > most:
+                raise ValueError(
+                    f"the input has {length} tokens, and the model positions for {most} "
+                    "(max_position_embeddings); cut the input, with a tokenizer by "
+                    "truncation=True and max_length"
+                )
+        return own(self, input_ids, *args, **kwargs)
+
+    model_class.forward = encode
 
 
 def replace_forward(

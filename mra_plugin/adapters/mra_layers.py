@@ -16,9 +16,19 @@ from .choice import MRA, attention_for, attention_with, dense_weights
 from .masks import read_model_mask
 from .module_patches import asks_for_ours, project, replace_forward, serve_family
 
-# Heads don't tell their base model that attention matrices are wanted, and it does not tell its
-# encoder. One call does not leave its thread.
-_call = threading.local()
+class _Call(threading.local):
+    """What a call was told, which does not leave its thread.
+
+    Heads don't tell their base model that attention matrices are wanted, and it does not tell its
+    encoder.
+    """
+
+    def __init__(self) -> None:
+        # Set for each thread, as torch.compile would compile again once it is there.
+        self.output_attentions: bool | None = None
+
+
+_call = _Call()
 
 
 class _MaskAndWish(NamedTuple):
@@ -32,7 +42,7 @@ def install() -> None:
     from transformers.models.mra import modeling_mra
 
     base_class: Any = modeling_mra.MraPreTrainedModel
-    serve_family(base_class, modeling_mra.MraSelfAttention, _attend)
+    serve_family(base_class, modeling_mra.MraModel, modeling_mra.MraSelfAttention, _attend)
     replace_forward(modeling_mra.MraEncoder, _encode_with_weights, _wants_weights)
     for model_class in base_class.__subclasses__():
         _heed_output_attentions(model_class)
@@ -78,7 +88,7 @@ def _attention(config: Any) -> Any:
 
 
 def _wants_weights(encoder: Any) -> bool:
-    return asks_for_ours(encoder) and bool(getattr(_call, "output_attentions", False))
+    return asks_for_ours(encoder) and bool(_call.output_attentions)
 
 
 def _encode_with_weights(
@@ -113,7 +123,7 @@ def _heed_output_attentions(model_class: Any) -> None:
     def forward_and_tell(
         self: Any, *args: Any, output_attentions: bool | None = None, **kwargs: Any
     ) -> Any:
-        before = getattr(_call, "output_attentions", None)
+        before = _call.output_attentions
         if output_attentions is None:
             # Inside of a head, what the head was told; else the config.
             output_attentions = self.config.output_attentions if before is None else before

@@ -19,6 +19,7 @@ def install() -> None:
 
     serve_family(
         modeling_nystromformer.NystromformerPreTrainedModel,
+        modeling_nystromformer.NystromformerModel,
         modeling_nystromformer.NystromformerSelfAttention,
         _attend,
     )

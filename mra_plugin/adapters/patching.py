@@ -51,6 +51,9 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
     for encoder in reversed(encoders):  # a part's config goes before the whole's
         hand_out_config(encoder)
     build(attention, params)  # refuses what is wrong before anything is changed
+    for config in _configs(model):
+        if hasattr(config, "check_attention"):
+            config.check_attention(attention, params)
     for name, value in params.items():
         _check_json(name, value)
 

@@ -132,6 +132,11 @@ def _attend_packed(
             f"attn_bias must cover all {query.shape[2]} queries, "
             f"got sequences of {bias.q_seqinfo.seqstart_py[-1]} in all"
         )
+    if bias.k_seqinfo.seqstart_py[-1] > key.shape[2]:
+        raise ValueError(
+            f"attn_bias must not go beyond the {key.shape[2]} keys, "
+            f"got sequences of {bias.k_seqinfo.seqstart_py[-1]} in all"
+        )
     outs, lses, places = [], [], []
     for queries, keys in _equal_lengths(bias, query.device):
         # [1, H, M, K] -> [H, S, n, K] -> [S, H, n, K], S sequences of n tokens each

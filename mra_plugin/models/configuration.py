@@ -18,6 +18,7 @@ _COUNTS = (
     "max_position_embeddings",
     "type_vocab_size",
 )
+_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 _OPTIONS = (
     "block_size",
@@ -111,6 +112,14 @@ class MraConfig(PreTrainedConfig):
         for name in _PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if not self.layer_norm_eps >= 0:
+            raise ValueError(f"layer_norm_eps must be at least 0, got {self.layer_norm_eps}")
+        if not self.num_labels:
+            raise ValueError(f"num_labels must be at least 1, got {self.num_labels}")
+        if self.problem_type is not None and self.problem_type not in _PROBLEM_TYPES:
+            raise ValueError(
+                f"problem_type must be None or one of {_PROBLEM_TYPES}, got {self.problem_type!r}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "
@@ -142,11 +151,42 @@ class MraConfig(PreTrainedConfig):
                 f"got {self.max_position_embeddings}"
             )
 
-    def attention_options(self) -> dict[str, Any]:
-        """The options of `mra_plugin.ops.mra_attention` that these fields stand for."""
+    def attention_options(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The options of `mra_plugin.ops.mra_attention` that these fields stand for.
+
+        Args:
+            params: what goes before the fields; ``config.mra`` by default.
+        """
         options: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
-        options.update(getattr(self, "mra", None) or {})
+        options.update((getattr(self, "mra", None) or {}) if params is None else params)
         if options["selection"] == "global" and options.get("num_blocks") is None:
             blocks = self.max_position_embeddings // options["block_size"]
             options["num_blocks"] = max(blocks, 1) * options["block_per_row"]
         return options
+
+    def check_attention(self, attention: str, params: dict[str, Any]) -> None:
+        """Refuses an attention that a model with these fields can't have.
+
+        Args:
+            attention: name in the registry.
+            params: its parameters, right by themselves.
+
+        Raises:
+            ValueError: they don't go with the fields.
+        """
+        relative = self.position_embedding_type != "absolute"
+        if attention != "mra":
+            if relative:
+                raise ValueError(
+                    f"attention={attention!r} does not know relative positions "
+                    f"(position_embedding_type={self.position_embedding_type!r}); only MRA does"
+                )
+            return
+        options = self.attention_options(params)
+        impl = options.pop("impl", "auto")
+        MRAOptions(**options)
+        if relative and impl != "auto":
+            raise ValueError(
+                f"impl={impl!r} does not know relative positions "
+                f'(position_embedding_type={self.position_embedding_type!r}); leave it at "auto"'
+            )

@@ -155,6 +155,7 @@ class MraPreTrainedModel(PreTrainedModel):
         """
         if getattr(self.config, "mra", None) is not None:
             attention_for(self.config, MRA)  # refuses wrong parameters
+            self.config.check_attention(MRA, self.config.mra)
         if requested_attention in (None, "eager"):
             return "eager"
         if requested_attention in IMPLEMENTATIONS:

@@ -290,6 +290,19 @@ def test_one_graph_without_breaks_serves_many_lengths(
     torch.testing.assert_close(matrices[0], expected[0], atol=2e-5, rtol=2e-5)
 
 
+@BOTH
+@pytest.mark.parametrize("given", ["input_ids", "inputs_embeds"])
+def test_an_input_beyond_the_positions(family: str, given: str) -> None:
+    model = make(family)
+    long = token_ids(1, POSITIONS + 1)
+    inputs = {given: long if given == "input_ids" else torch.randn(1, POSITIONS + 1, 64)}
+    with pytest.raises(RuntimeError):
+        model(**inputs)  # as ever
+    mra_plugin.patch(model)
+    with pytest.raises(ValueError, match=f"{POSITIONS + 1} tokens.*{POSITIONS} .*truncation"):
+        model(**inputs)
+
+
 LATE = """
 import torch, transformers
 ids = torch.arange(40)[None] % 9

@@ -102,6 +102,20 @@ def test_packed_queries_and_keys_of_different_lengths(attend: Any) -> None:
     torch.testing.assert_close(out, torch.cat([first, second], 1))
 
 
+@pytest.mark.parametrize(
+    ("queries", "keys", "message"),
+    [([30, 20], [30, 21], "beyond the 50 keys, .*51"), ([30, 21], [30, 20], "all 50 queries")],
+)
+def test_packed_sequences_beyond_what_there_is(
+    attend: Any, queries: list[int], keys: list[int], message: str
+) -> None:
+    from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+
+    bias = BlockDiagonalMask.from_seqlens(queries, keys)
+    with pytest.raises(ValueError, match=message):
+        attend(*inputs(1, 50, 2, 16), attn_bias=bias, op=mra_plugin.xformers_op(**OPTIONS))
+
+
 def test_a_second_backward_pass(attend: Any) -> None:
     tensors = inputs(1, 50, 2, 16)
     out = attend(*tensors, op=mra_plugin.xformers_op(**OPTIONS))

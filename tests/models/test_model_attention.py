@@ -259,11 +259,33 @@ def test_patch_and_relative_positions() -> None:
     model, ids = make(position_embedding_type="relative_key"), token_ids()
     before = hidden(model, ids)
     mra_plugin.patch(model, attention="mra", block_per_row=1)
-    assert not hidden(model, ids).equal(before)
-    mra_plugin.patch(model, attention="sdpa")
+    patched = hidden(model, ids)
+    assert not patched.equal(before)
+    for refused in ({"attention": "sdpa"}, {"impl": "eager"}, {"impl": "reference"}):
+        with pytest.raises(ValueError, match=rf"{next(iter(refused.values()))}.*relative_key"):
+            mra_plugin.patch(model, **refused)
+    # The config may ask for it by itself.
+    model.config._attn_implementation = "efficient_attention"
+    model.config.efficient_attention = {"name": "sdpa"}
     with pytest.raises(ValueError, match="relative_key"):
         model(ids)
+    mra_plugin.patch(model, attention="mra", block_per_row=1)
+    assert hidden(model, ids).equal(patched)
     assert hidden(mra_plugin.unpatch(model), ids).equal(before)
+
+
+def test_parameters_that_do_not_go_with_the_fields(tmp_path: object) -> None:
+    model, ids = make(selection="per_row"), token_ids()
+    before = hidden(model, ids)
+    with pytest.raises(ValueError, match=r"num_blocks=9 .*selection"):
+        mra_plugin.patch(model, num_blocks=9)
+    assert hidden(model, ids).equal(before)
+    assert model.config._attn_implementation == "eager"
+    assert hidden(mra_plugin.patch(model, num_blocks=9, selection="global"), ids).isfinite().all()
+
+    make(selection="per_row").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"num_blocks=9 .*selection"):
+        mra_plugin.MraModel.from_pretrained(tmp_path, mra={"num_blocks": 9})
 
 
 def test_parameters_can_be_given_on_loading(tmp_path: object) -> None:

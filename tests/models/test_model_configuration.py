@@ -76,11 +76,19 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
         ("position_embedding_type", "rotary"),
         ("max_position_embeddings", 15),
         ("pad_token_id", 64),
+        ("layer_norm_eps", -1e-5),
+        ("num_labels", 0),
     ],
 )
 def test_impossible_values_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"{field} .*{value}"):
         config(**{field: value})
+
+
+def test_unknown_problem_types_are_refused_by_name() -> None:
+    # By transformers or here.
+    with pytest.raises((StrictDataclassFieldValidationError, ValueError), match="problem_type"):
+        config(problem_type="ranking")
 
 
 @pytest.mark.parametrize(
