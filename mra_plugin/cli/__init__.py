@@ -6,6 +6,7 @@ torch and transformers are imported by the commands that need them, so that ``--
 import typer
 
 from .compare.command import compare
+from .convert import convert
 from .info import info
 
 app = typer.Typer(
@@ -17,4 +18,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(compare)
+app.command()(convert)
 app.command()(info)

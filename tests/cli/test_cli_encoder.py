@@ -9,6 +9,7 @@ from transformers import BertModel, ModernBertModel, PreTrainedModel, RobertaMod
 
 import mra_plugin
 from mra_plugin.cli import encoder
+from mra_plugin.convert.positions import extend_positions
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def test_tiled_positions_repeat_the_learned_ones(tiny_bert: Path) -> None:
     model, _ = encoder.load_encoder(str(tiny_bert), CPU, torch.float32)
     learned = model.embeddings.position_embeddings.weight.clone()
     before = read(model, 48)
-    assert encoder.tile_positions(model, 100) == 48
+    assert extend_positions(model, 100) == 48
     weight = model.embeddings.position_embeddings.weight
     assert torch.equal(weight, torch.cat((learned, learned, learned[:4])))
     assert torch.equal(read(model, 48), before)
@@ -41,7 +42,7 @@ def test_tiled_positions_of_roberta_spare_the_rows_before_the_first(tmp_path: Pa
     model = roberta(tmp_path)
     learned = model.embeddings.position_embeddings.weight.clone()
     before = read(model, 32)
-    assert encoder.tile_positions(model, 40) == 32
+    assert extend_positions(model, 40) == 32
     weight = model.embeddings.position_embeddings.weight
     assert torch.equal(weight, torch.cat((learned, learned[2:10])))
     assert torch.equal(read(model, 32), before)
@@ -51,9 +52,9 @@ def test_tiled_positions_of_roberta_spare_the_rows_before_the_first(tmp_path: Pa
 def test_enough_positions_are_left_alone(tiny_bert: Path, tmp_path: Path) -> None:
     model, _ = encoder.load_encoder(str(tiny_bert), CPU, torch.float32)
     table = model.embeddings.position_embeddings
-    assert encoder.tile_positions(model, 48) is None
+    assert extend_positions(model, 48) is None
     assert model.embeddings.position_embeddings is table
-    assert encoder.tile_positions(roberta(tmp_path), 32) is None
+    assert extend_positions(roberta(tmp_path), 32) is None
 
 
 def test_rotary_positions_need_no_tiling(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_rotary_positions_need_no_tiling(tmp_path: Path) -> None:
         bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     model, _ = encoder.load_encoder(str(tmp_path), CPU, torch.float32)
-    assert encoder.tile_positions(model, 40) is None
+    assert extend_positions(model, 40) is None
     assert read(model, 40).shape == (1, 40, 16)
 
 
@@ -90,5 +91,5 @@ def test_model_saved_with_mra_is_loaded_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtype(tiny_bert: Path, dtype: torch.dtype) -> None:
     model, _ = encoder.load_encoder(str(tiny_bert), CPU, dtype)
-    encoder.tile_positions(model, 60)
+    extend_positions(model, 60)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}

@@ -13,6 +13,7 @@ from typer.testing import Result
 
 import mra_plugin
 from mra_plugin.cli import encoder
+from mra_plugin.convert.positions import extend_positions, fit_budget
 
 CPU = torch.device("cpu")
 CLASSES = {"mra": tf.MraModel, "nystromformer": tf.NystromformerModel}
@@ -51,8 +52,8 @@ def test_tiled_positions_spare_the_rows_before_the_first(family: str, tmp_path: 
     model, _ = encoder.load_encoder(str(tmp_path), CPU, torch.float32)
     learned = model.embeddings.position_embeddings.weight.clone()
     before = read(model, 96)
-    assert encoder.tile_positions(model, 96) is None
-    assert encoder.tile_positions(model, 200) == 96
+    assert extend_positions(model, 96) is None
+    assert extend_positions(model, 200) == 96
     weight = model.embeddings.position_embeddings.weight
     assert torch.equal(weight, torch.cat((learned, learned[2:], learned[2:10])))
     assert model.config.max_position_embeddings == 200
@@ -87,12 +88,12 @@ def test_the_budget_of_an_mra_model_is_that_of_the_length(tmp_path: Path) -> Non
     model = saved("mra", tmp_path)
     own = read(mra_plugin.patch(model, block_per_row=1), 96)
     exact, _ = encoder.load_encoder(str(tmp_path), CPU, torch.float32)
-    learned = encoder.tile_positions(exact, 1024)
+    learned = extend_positions(exact, 1024)
     twin, _ = encoder.with_attention(exact, "mra", 1)
     assert not torch.allclose(read(twin, 96), own, atol=1e-3)
-    encoder.fit_budget(twin, learned, 96)
+    fit_budget(twin, learned, 96)
     torch.testing.assert_close(read(twin, 96), own)
-    encoder.fit_budget(twin, learned, 320)
+    fit_budget(twin, learned, 320)
     assert twin.config.max_position_embeddings == 320
 
 

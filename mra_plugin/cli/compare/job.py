@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from mra_plugin.convert.loading import first_line
+from mra_plugin.convert.positions import extend_positions, fit_budget
 from mra_plugin.measure import Comparison, compare_encoders
 
 from .. import encoder
@@ -38,7 +40,7 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
     name = encoder.demo_model() if job.model is None else job.model
     exact, tokenizer = encoder.load_encoder(name, job.device, job.dtype)
     tokens = tokenize(tokenizer, text, job.lengths[0])
-    learned = encoder.tile_positions(exact, job.lengths[-1])
+    learned = extend_positions(exact, job.lengths[-1])
     twins = {
         attention: encoder.with_attention(exact, attention, job.block_per_row)
         for attention in job.attentions
@@ -48,12 +50,12 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
     for length in job.lengths:
         input_ids = torch.tensor([tokens.cut(length)], device=job.device)
         for twin in others.values():
-            encoder.fit_budget(twin, learned, length)
+            fit_budget(twin, learned, length)
         try:
             found = compare_encoders(exact, others, input_ids, started)
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise BadArgumentError(
-                f"the model can't read {length} tokens: {encoder.first_line(error)}"
+                f"the model can't read {length} tokens: {first_line(error)}"
             ) from None
         for attention, comparison in found.items():
             results[attention].append(comparison)

@@ -1,0 +1,191 @@
+"""`mra convert`: an encoder made for longer documents, or turned into the MRA family."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .errors import BadArgumentError, one_clear_line
+
+
+def convert(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, or id on the hub.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    max_length: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens that the new model reads, special tokens included.",
+            show_default="as many as MODEL",
+        ),
+    ] = None,
+    positions: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="How learned positions reach further: tile repeats them, interpolate spreads "
+            "them, which needs training.",
+        ),
+    ] = "tile",
+    attention: Annotated[
+        str, typer.Option(metavar="NAME", help="Attention of the new model, see `mra info`.")
+    ] = "mra",
+    block_per_row: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Exact blocks per row of blocks.",
+            show_default="what MODEL has, otherwise 8",
+        ),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other parameter of the attention, for example selection=per_row; may be "
+            "given more than once.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="FAMILY", help="mra: write a BERT or RoBERTa as an MRA model."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Part of MODEL to leave out where the new model has no place for it, for example "
+            "pooler; may be given more than once.",
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text for the checks, repeated where it is too short.",
+            show_default="Python's language reference",
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Tokens at which the summary sets the new model beside exact attention.",
+            show_default="512, 1024, ... up to 8192",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where to run the checks.",
+            show_default="cuda where there is one, otherwise cpu",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a checkpoint that OUT holds.")
+    ] = False,
+) -> None:
+    """Writes an encoder that reads longer documents, with MRA attention switched on.
+
+    The new checkpoint keeps class, heads and data type, and loads with a plain `from_pretrained`
+    after `import mra_plugin`. It is checked before it takes its place: within the old length and
+    with a full budget it gives what the old one gives. The summary shows how close it is to exact
+    attention.
+
+    Example: `mra convert FacebookAI/roberta-base roberta-4096 --max-length 4096 --block-per-row 8`
+    """
+    # Only now: these import torch.
+    from mra_plugin.convert.errors import ConversionError
+    from mra_plugin.convert.job import convert as run
+    from mra_plugin.convert.wish import Wish
+    from mra_plugin.convert.writing import check_target
+
+    from .convert_summary import print_summary
+    from .encoder import check_name
+    from .options import parse_device, positive_number
+    from .text import read_text, tokenize
+
+    with one_clear_line():
+        if to not in (None, "mra"):
+            raise BadArgumentError(f"--to must be mra, got {to!r}")
+        if to == "mra" and attention != "mra":
+            raise BadArgumentError(f"--to mra goes with --attention mra, got {attention!r}")
+        wish = Wish(
+            max_length=None if max_length is None else positive_number("--max-length", max_length),
+            positions=_positions(positions),
+            attention=attention,
+            params=_params(attention, block_per_row, parameter or []),
+            mra_family=to == "mra",
+            drop=tuple(drop or ()),
+            lengths=_lengths(lengths),
+            device=parse_device(device),
+        )
+        check_name("MODEL", model)
+        content = read_text(text)
+        console = Console(stderr=True)
+        try:
+            check_target(out, model, overwrite)
+            # Even a status that vanishes leaves an empty line where there is no terminal.
+            status = console.status("loading") if console.is_terminal else None
+            if status:
+                status.start()
+            try:
+                found = run(
+                    model,
+                    out,
+                    wish,
+                    lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
+                    started=lambda what: status.update(what) if status else None,
+                )
+            finally:
+                if status:
+                    status.stop()
+        except ConversionError as error:
+            raise BadArgumentError(str(error)) from None
+    print_summary(found, wish, out)
+
+
+def _positions(how: str) -> Any:
+    from mra_plugin.convert.positions import METHODS
+
+    if how not in METHODS:
+        raise BadArgumentError(f"--positions must be {' or '.join(METHODS)}, got {how!r}")
+    return how
+
+
+def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict[str, Any]:
+    """Parameters of the attention, checked."""
+    from mra_plugin.registry import AttentionError, build_attention
+
+    from .options import positive_number
+
+    params: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise BadArgumentError(f"--set takes NAME=VALUE, got {one!r}")
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value
+    if block_per_row is not None:
+        params["block_per_row"] = positive_number("--block-per-row", block_per_row)
+    try:
+        build_attention(attention, **params)
+    except (AttentionError, TypeError, ValueError) as error:
+        raise BadArgumentError(f"--attention: {error}") from None
+    return params
+
+
+def _lengths(text: str | None) -> list[int] | None:
+    from .options import positive_number
+
+    if text is None:
+        return None
+    return sorted({positive_number("--lengths", part.strip()) for part in text.split(",")})

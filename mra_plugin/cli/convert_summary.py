@@ -1,0 +1,52 @@
+"""What `mra convert` says at the end."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mra_plugin.convert.wish import Converted, Wish
+
+
+def print_summary(found: Converted, wish: Wish, out: Path) -> None:
+    """Prints what was written, what the check says, and closeness to exact attention."""
+    params = ", ".join(f"{name}={value}" for name, value in found.params.items())
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_row("written", f"{out} ({found.architecture}, {found.weight_bytes / 1e6:.1f} MB)")
+    facts.add_row("tokens", _tokens(found, wish))
+    facts.add_row("attention", f"{wish.attention}{f' ({params})' if params else ''}")
+    facts.add_row("data type", str(found.dtype).removeprefix("torch."))
+    if found.left_out:
+        facts.add_row("left out", ", ".join(found.left_out))
+    facts.add_row("check", _check(found, wish))
+    table = Table(
+        title="beside exact attention",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for header in ("tokens", "token cosine", "sentence cosine"):
+        table.add_column(header, justify="right")
+    for row in found.closeness:
+        table.add_row(str(row.tokens), f"{row.token_cosine:.4f}", f"{row.sentence_cosine:.4f}")
+    console = Console()
+    console.print(facts, "", table, highlight=False)
+
+
+def _tokens(found: Converted, wish: Wish) -> str:
+    if found.after == found.before:
+        return f"{found.after}, as before"
+    how = {"tile": "repeated", "interpolate": "interpolated"}[wish.positions]
+    kind = "rotary positions" if found.rotary else f"learned positions, {how}"
+    return f"{found.after}, from {found.before}; {kind}"
+
+
+def _check(found: Converted, wish: Wish) -> str:
+    budget = "with a full budget" if wish.attention == "mra" else "with exact attention"
+    old = "the old"
+    if wish.positions == "interpolate" and found.after > found.before and not found.rotary:
+        old = "the old one with interpolated positions"
+    difference = f"up to {found.difference:.0e}" if found.difference else "to the last bit"
+    return f"{budget} the new model equals {old} {difference}, at {found.checked} tokens"

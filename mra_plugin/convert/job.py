@@ -1,0 +1,191 @@
+"""A conversion from beginning to end: stretch, switch attention, write, load, check."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import mra_plugin
+
+from .checks import closeness, give_full_budget, greatest_difference, outputs
+from .errors import ConversionError
+from .exact import make_exact
+from .family import to_mra
+from .loading import (
+    belongs_to,
+    first_line,
+    lacks_pooler,
+    load_checkpoint,
+    quiet,
+    reload,
+)
+from .positions import position_tables
+from .stretching import position_limit, stretch
+from .wish import Converted, Wish
+from .writing import size_of, written_whole
+
+DEFAULT_BLOCK_PER_ROW = 8
+# More than rounding in single precision makes of two ways to sum up, in any model that works.
+TOLERANCE = 1e-3
+# Exact attention is quadratic, so neither the check nor the summary goes on for ever.
+LONGEST_CHECK, SHORTEST_SUMMARY, LONGEST_SUMMARY = 2048, 512, 8192
+
+
+def convert(
+    name: str,
+    out: Path,
+    wish: Wish,
+    read: Callable[[Any, int], Callable[[int], list[int]]],
+    started: Callable[[str], None],
+) -> Converted:
+    """Writes a converted checkpoint, checked after loading it from the disk.
+
+    The new model with a full budget has to give what the old one gives. Interpolation moves the
+    positions, so there the old one with moved positions is meant. One model is in memory at a
+    time, in single precision.
+
+    Args:
+        name: folder or hub id of a checkpoint.
+        out: folder to write; see `writing.check_target`.
+        wish: what it is to become.
+        read: takes the tokenizer and the least number of tokens that will be asked for, and
+            returns what cuts a text to so many tokens.
+        started: is told what is going on.
+
+    Returns:
+        What was written and found.
+
+    Raises:
+        ConversionError: the checkpoint can't become that, or a check failed. Nothing is written.
+    """
+    try:
+        with written_whole(out) as folder:
+            written = _write(name, folder, wish, read, started)
+            return _check(written, folder, wish, started)
+    except ConversionError:
+        raise
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ConversionError(first_line(error)) from error
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What `_check` has to know of the model that `_write` left behind."""
+
+    model_class: type[PreTrainedModel]
+    without_pooler: bool
+    dtype: torch.dtype
+    before: int
+    after: int
+    rotary: bool
+    params: dict[str, Any]
+    left_out: list[str]
+    lengths: list[int]
+    checked: int
+    expected: dict[str, Tensor]
+    cut: Callable[[int], list[int]]
+
+
+def _write(
+    name: str,
+    folder: Path,
+    wish: Wish,
+    read: Callable[[Any, int], Callable[[int], list[int]]],
+    started: Callable[[str], None],
+) -> _Written:
+    started("loading")
+    source = load_checkpoint(name, wish.drop)
+    model: Any = source.model
+    tokenizer, dtype = source.tokenizer, model.dtype
+    precise = torch.promote_types(dtype, torch.float32)
+    params = _params(model, wish)
+    rotary = not position_tables(model)
+    before = position_limit(model)
+    after = before if wish.max_length is None else wish.max_length
+    lengths = wish.lengths or summary_lengths(after)
+    if max(lengths) > after:
+        raise ConversionError(f"lengths must be at most the new {after} tokens, got {max(lengths)}")
+    checked = min(before, LONGEST_CHECK)
+    cut = read(tokenizer, min(checked, *lengths))
+
+    started(f"{checked} tokens: the model as it was")
+    # To single precision and back loses nothing.
+    make_exact(model.to(wish.device, precise))
+    expected = outputs(model, cut(checked))
+    stretch(model, tokenizer, after, wish.positions)
+    if wish.positions == "interpolate":
+        expected = outputs(model.to(dtype).to(precise), cut(checked))
+
+    started("writing")
+    left_out = list(source.left_out)
+    if wish.mra_family:
+        left_out += [key for key, _ in model.named_parameters() if belongs_to(key, wish.drop)]
+        model = to_mra(model, wish.drop, **params)
+    else:
+        mra_plugin.patch(mra_plugin.unpatch(model), wish.attention, **params)
+    for part in wish.drop:
+        if not any(belongs_to(key, [part]) for key in left_out):
+            raise ConversionError(f"drop names {part!r}, of which nothing has to be left out")
+    with quiet():
+        model.to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return _Written(
+        type(model), lacks_pooler(model), dtype, before, after, rotary, params, left_out, lengths,
+        checked, expected, cut,
+    )  # fmt: skip
+
+
+def _check(
+    written: _Written, folder: Path, wish: Wish, started: Callable[[str], None]
+) -> Converted:
+    checked, params = written.checked, written.params
+    started(f"{checked} tokens: the model as it is written, with a full budget")
+    precise = torch.promote_types(written.dtype, torch.float32)
+    model: Any = reload(written.model_class, folder, precise, written.without_pooler)
+    model.to(wish.device)
+    give_full_budget(model, wish.attention, params, checked)
+    difference = greatest_difference(written.expected, outputs(model, written.cut(checked)))
+    if not difference <= TOLERANCE:
+        raise ConversionError(
+            f"with a full budget the new model differs from the old one by {difference:.1e} of "
+            f"the greatest value within {checked} tokens, more than {TOLERANCE:.0e}; nothing was "
+            "written"
+        )
+    found = closeness(model, wish.attention, params, written.cut, written.lengths, started)
+    return Converted(
+        architecture=type(model).__name__,
+        before=written.before,
+        after=written.after,
+        rotary=written.rotary,
+        params=params,
+        dtype=written.dtype,
+        weight_bytes=size_of(folder),
+        left_out=written.left_out,
+        checked=checked,
+        difference=difference,
+        closeness=found,
+    )
+
+
+def summary_lengths(longest: int) -> list[int]:
+    """512, 1024 and so on up to ``longest`` and no further than is quick."""
+    lengths = []
+    length = SHORTEST_SUMMARY
+    while length < longest and length <= LONGEST_SUMMARY:
+        lengths.append(length)
+        length *= 2
+    return [*lengths, longest] if longest <= LONGEST_SUMMARY else lengths
+
+
+def _params(model: PreTrainedModel, wish: Wish) -> dict[str, Any]:
+    """The parameters that are given, and for MRA those that the checkpoint has."""
+    if wish.attention != "mra":
+        return dict(wish.params)
+    own = getattr(model.config, "mra", None) or {}
+    if model.config.model_type != "mra":
+        own = {"block_per_row": DEFAULT_BLOCK_PER_ROW, **own}
+    return {**own, **wish.params}
