@@ -1,4 +1,4 @@
-"""The plugin: offers ``"mra"`` and ``"nystrom"`` to the registry."""
+"""The plugin: offers ``"mra"``, ``"nystrom"`` and ``"ulysses"`` to the registry."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mra_plugin.nystrom import NystromAttention
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 from mra_plugin.ops.api import Implementation
 from mra_plugin.ops.options import ApproxMode, Selection
+from mra_plugin.parallel import ulysses
 from mra_plugin.registry import AttentionBackend, hookimpl
 
 
@@ -94,7 +95,7 @@ class MRAAttention:
 
 @hookimpl
 def efficient_attention_backends() -> list[AttentionBackend]:
-    """Offers MRA attention, and Nyström attention beside it."""
+    """Offers MRA attention, Nyström attention, and either across processes."""
     return [
         AttentionBackend(
             name="mra",
@@ -105,5 +106,11 @@ def efficient_attention_backends() -> list[AttentionBackend]:
             name="nystrom",
             build=NystromAttention,
             summary="Nyström: by way of landmarks, the means of segments",
+        ),
+        AttentionBackend(
+            name=ulysses.NAME,
+            build=ulysses.UlyssesAttention,
+            summary="any of the others, on sequences that are split among processes",
+            why_unavailable=ulysses.why_unavailable,
         ),
     ]

@@ -76,12 +76,14 @@ def attention_forward(
         value = value.repeat_interleave(heads // value.shape[1], dim=1)
 
     weights = None
+    attention = attention_for(module.config)  # type: ignore[arg-type]
     if reach is not None:
-        out = local_attention(query, key, value, padding, reach, scaling)
+        # Where sequences are split among processes, a window reaches into the next one's part.
+        attend = getattr(attention, "local_attention", local_attention)
+        out = attend(query, key, value, padding, reach, scaling)
         if _wants_weights(module, kwargs):
             weights = local_attention_weights(query, key, padding, reach, scaling)
     else:
-        attention = attention_for(module.config)  # type: ignore[arg-type]
         query_padding = _query_padding(module, query, key, padding)
         out = attention(query, key, value, padding, query_padding, scale=scaling)
         if _wants_weights(module, kwargs):

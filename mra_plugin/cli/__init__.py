@@ -8,6 +8,7 @@ import typer
 from .compare.command import compare
 from .convert import convert
 from .info import info
+from .train import train
 
 app = typer.Typer(
     name="mra",
@@ -20,3 +21,4 @@ app = typer.Typer(
 app.command()(compare)
 app.command()(convert)
 app.command()(info)
+app.command()(train)

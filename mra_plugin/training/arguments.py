@@ -1,0 +1,65 @@
+"""The settings in the words of transformers' Trainer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate.utils import parse_flag_from_env  # type: ignore[import-untyped]
+from transformers import TrainingArguments
+
+from .config import TrainingConfig
+from .errors import TrainingError
+
+
+def trainer_arguments(config: TrainingConfig, out: Path, evaluates: bool) -> TrainingArguments:
+    """Arguments of the Trainer; makes this process part of a distributed run, if there is one.
+
+    Args:
+        config: of the run.
+        out: folder of the run.
+        evaluates: whether there is something to evaluate on.
+
+    Raises:
+        TrainingError: the batch can't be shared out, or the device lacks what is asked for.
+    """
+    try:
+        args = TrainingArguments(
+            output_dir=str(out),
+            max_steps=config.steps or -1,
+            num_train_epochs=config.epochs,
+            gradient_accumulation_steps=config.accumulate,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=config.warmup,
+            bf16=config.bf16,
+            fp16=config.fp16,
+            seed=config.seed,
+            data_seed=config.seed,
+            logging_steps=config.log_every,
+            logging_nan_inf_filter=False,
+            save_steps=config.checkpoint_every,
+            save_total_limit=config.keep_checkpoints,
+            eval_strategy="steps" if evaluates else "no",
+            eval_steps=config.eval_every,
+            report_to=["tensorboard"],
+            remove_unused_columns=False,
+            label_names=["labels"],
+            # Otherwise transformers would not see that CPU processes belong together.
+            use_cpu=not torch.accelerator.is_available()
+            or parse_flag_from_env("ACCELERATE_USE_CPU"),
+            dataloader_pin_memory=torch.cuda.is_available(),
+            disable_tqdm=not sys.stderr.isatty(),
+        )
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    shares = args.world_size * max(1, args.n_gpu) * config.accumulate
+    if config.batch_size % shares:
+        raise TrainingError(
+            f"batch_size must be a multiple of {shares} (devices times accumulate), got "
+            f"{config.batch_size}"
+        )
+    args.per_device_train_batch_size = config.batch_size // shares
+    args.per_device_eval_batch_size = args.per_device_train_batch_size
+    return args

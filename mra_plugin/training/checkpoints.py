@@ -1,0 +1,75 @@
+"""What a run leaves in its folder, so that another can go on from there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .config import TrainingConfig, settings_from_yaml
+from .errors import TrainingError
+
+SETTINGS = "training.yaml"
+# Settings that may change when a run goes on, since no loss depends on them.
+FREE = {
+    "accumulate",
+    "checkpoint_every",
+    "closeness_lengths",
+    "eval_every",
+    "gradient_checkpointing",
+    "keep_checkpoints",
+    "log_every",
+}
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The latest checkpoint that was written to its end; None if there is none.
+
+    The Trainer writes its state last, so a folder without it was left by a kill.
+    """
+    complete = [folder for folder in out.glob("checkpoint-*") if _is_complete(folder)]
+    return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+
+def check_folder(out: Path, config: TrainingConfig, resume: bool) -> Path | None:
+    """Checks that a run with these settings may write to ``out``.
+
+    Args:
+        out: folder of the run.
+        config: its settings.
+        resume: whether it goes on with what is there.
+
+    Returns:
+        The checkpoint to go on from, if any.
+
+    Raises:
+        TrainingError: another run is there and ``resume`` is not set, or its settings differ.
+    """
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"OUT must be a folder, got {str(out)!r}")
+    if not resume:
+        if (out / SETTINGS).exists():
+            raise TrainingError(
+                f"{str(out)!r} holds a run already: go on with --resume, or name another folder"
+            )
+        return None
+    checkpoint = last_checkpoint(out)
+    if checkpoint is not None and (out / SETTINGS).exists():
+        before = TrainingConfig(**settings_from_yaml(out / SETTINGS))
+        changed = [
+            f"{name} ({value!r}, now {getattr(config, name)!r})"
+            for name, value in vars(before).items()
+            if name not in FREE and value != getattr(config, name)
+        ]
+        if changed:
+            raise TrainingError(
+                f"--resume goes on with the same settings, but {changed[0]} differs"
+            )
+    return checkpoint
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return folder.name.split("-")[1].isdecimal()

@@ -1,0 +1,85 @@
+"""How close a model is to its exact teacher, on text that neither was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from mra_plugin.measure import cosines
+
+from .packing import packed_list
+from .text_data import Documents
+
+# Examples of each length.
+EXAMPLES = 4
+
+
+class Closeness:
+    """The distance to the teacher at several lengths, before training and after."""
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        documents: Documents,
+        tokenizer: Any,
+        lengths: Sequence[int],
+    ) -> None:
+        """Reads as much of the documents as it needs.
+
+        Args:
+            teacher: encoder with exact attention.
+            documents: rows {"text": str}.
+            tokenizer: of both models.
+            lengths: tokens of an example; one that the documents can't fill is left out.
+        """
+        self._teacher = teacher
+        self._examples: dict[int, list[list[int]]] = {}
+        for length in sorted(lengths):
+            packed = packed_list(documents, tokenizer, length, EXAMPLES)
+            full = [one["input_ids"] for one in packed if len(one["input_ids"]) == length]
+            if full:
+                self._examples[length] = full
+
+    @property
+    def lengths(self) -> list[int]:
+        """The lengths that are measured."""
+        return list(self._examples)
+
+    def measure(self, encoder: PreTrainedModel) -> list[dict[str, float]]:
+        """Cosines to the teacher's last hidden states.
+
+        Args:
+            encoder: on any device, where the teacher goes as well; left in evaluation mode.
+
+        Returns:
+            For each length: ``tokens``, ``examples``, ``token_cosine`` (mean over the tokens) and
+            ``sentence_cosine`` (of the mean of all tokens), averaged over the examples.
+        """
+        encoder.eval()
+        teacher: Any = self._teacher
+        teacher = teacher.to(encoder.device)
+        rows = []
+        for length, examples in self._examples.items():
+            pairs = []
+            for ids in examples:
+                inputs = torch.tensor([ids], device=encoder.device)
+                mask = torch.ones_like(inputs)
+                with torch.inference_mode():
+                    exact, ours = (
+                        model(input_ids=inputs, attention_mask=mask).last_hidden_state
+                        for model in (teacher, encoder)
+                    )
+                pairs.append(cosines(exact, ours, mask))
+            tokens, sentences = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+            rows.append(
+                {
+                    "tokens": length,
+                    "examples": len(examples),
+                    "token_cosine": tokens,
+                    "sentence_cosine": sentences,
+                }
+            )
+        return rows

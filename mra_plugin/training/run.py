@@ -1,0 +1,113 @@
+"""A training run, from its settings to a folder with the trained model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers.utils import logging
+
+from mra_plugin.parallel.parameters import shard_for_accelerate
+
+from .arguments import trainer_arguments
+from .checkpoints import SETTINGS, check_folder
+from .config import TrainingConfig
+from .distillation import DistillationTrainer
+from .healing import write_closeness, write_whole
+from .labels import classify, tokens
+from .models import encoder_of, load_tokenizer, save_memory
+from .qa import answers
+from .text_tasks import distillation, masked_lm
+from .work import Work
+
+TASKS = {"mlm": masked_lm, "classify": classify, "tokens": tokens, "qa": answers}
+
+
+def train(
+    config: TrainingConfig,
+    out: Path,
+    resume: bool,
+    say: Callable[[str], None],
+    versions: dict[str, str | None],
+) -> None:
+    """Trains, and writes model, tokenizer, log and settings to ``out``.
+
+    Args:
+        config: the settings.
+        out: folder to write to.
+        resume: whether to go on from the last checkpoint in ``out``.
+        say: is told, in one process only, what the user should know.
+        versions: of what is installed, for the records.
+
+    Raises:
+        TrainingError: settings, data and folder don't fit each other.
+    """
+    checkpoint = check_folder(out, config, resume)
+    set_seed(config.seed)
+    tokenizer = load_tokenizer(config.model, words=config.task == "tokens")
+    prepare = TASKS[config.task] if config.distill is None else distillation
+    work = prepare(config, tokenizer)
+    trainer = _trainer(config, out, tokenizer, work)
+    main = trainer.is_world_process_zero()
+    if main:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SETTINGS).write_text(config.yaml(), encoding="utf-8")
+        for note in work.notes:
+            say(note)
+        if resume:
+            say(f"going on from {checkpoint or 'the start: there is no checkpoint yet'}")
+    heal = work.distillation
+    before = heal.closeness.measure(encoder_of(work.model)) if heal and main else []
+    shard_for_accelerate(work.model, trainer.accelerator)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.perf_counter() - started
+    if work.eval_data:
+        trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    if heal and main:
+        after = heal.closeness.measure(write_whole(config, out, heal.whole))
+        write_closeness(config, out, before, after, seconds, versions, say)
+
+
+def _trainer(config: TrainingConfig, out: Path, tokenizer: Any, work: Work) -> Trainer:
+    if config.gradient_checkpointing:
+        save_memory(work.model)
+    parts: dict[str, Any] = {
+        "model": work.model,
+        "args": trainer_arguments(config, out, evaluates=bool(work.eval_data)),
+        "data_collator": work.collator,
+        "train_dataset": work.train_data,
+        "eval_dataset": work.eval_data,
+        "processing_class": tokenizer,
+    }
+    if work.distillation is None:
+        trainer = Trainer(
+            **parts,
+            compute_loss_func=work.loss,
+            compute_metrics=work.metrics,
+            preprocess_logits_for_metrics=work.keep,
+        )
+    else:
+        trainer = DistillationTrainer(
+            **parts, teacher=work.distillation.teacher, mlm_weight=config.mlm_weight
+        )
+    if trainer.args.disable_tqdm:
+        logging.disable_progress_bar()
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Lines())
+    return trainer
+
+
+class Lines(TrainerCallback):
+    """Prints the log as short lines, where there is no terminal for a progress bar."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        """Called by the Trainer."""
+        if state.is_world_process_zero:
+            figures = (f"{k} {v:.6g}" for k, v in logs.items() if isinstance(v, float))
+            print(f"step {state.global_step}/{state.max_steps}", *figures, sep="  ", flush=True)

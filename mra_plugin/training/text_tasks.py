@@ -1,0 +1,145 @@
+"""Training on plain text: masked language modelling, and distillation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+from mra_plugin.convert.errors import ConversionError
+from mra_plugin.convert.loading import load_checkpoint
+
+from .closeness import Closeness
+from .config import TrainingConfig
+from .distillation import Distillation, load_teacher, without_dropout
+from .errors import TrainingError
+from .losses import labelled_loss
+from .masking import NumberedMasking, example_losses, padded, perplexity
+from .models import (
+    encoder_of,
+    example_length,
+    fresh_weights,
+    load_model,
+    longest_input,
+    put_attention,
+)
+from .packing import PackedStream, frame_of, packed_list
+from .text_data import Documents, documents, find_files
+from .work import Work
+
+# Examples that perplexity is measured on, at most.
+EVALUATED = 256
+
+
+def masked_lm(config: TrainingConfig, tokenizer: Any) -> Work:
+    """Masked language modelling on packed text.
+
+    Raises:
+        TrainingError: model, data and settings don't fit each other.
+    """
+    if tokenizer.mask_token is None:
+        raise TrainingError(f"the tokenizer of {config.model!r} has no mask token to train with")
+    model, fresh = load_model(config, AutoModelForMaskedLM)
+    length = example_length(config, model)
+    train_data, eval_data = packed_data(config, tokenizer, length)
+    return Work(
+        model=model,
+        train_data=train_data,
+        eval_data=eval_data,
+        collator=NumberedMasking(tokenizer, mlm_probability=config.mask_share, seed=config.seed),
+        loss=labelled_loss,
+        keep=example_losses,
+        metrics=perplexity,
+        notes=fresh_weights(fresh),
+    )
+
+
+def distillation(config: TrainingConfig, tokenizer: Any) -> Work:
+    """Distillation from an exact teacher on packed text, with masked LM beside it if wanted.
+
+    Raises:
+        TrainingError: model, teacher, data and settings don't fit each other.
+    """
+    if not config.eval_data and not config.eval_share:
+        raise TrainingError(
+            "distill reports closeness on held-out text: give eval_data or eval_share"
+        )
+    masked = config.mlm_weight > 0
+    model, fresh = load_model(config, AutoModelForMaskedLM) if masked else (_whole(config), [])
+    length = example_length(config, model)
+    train_data, _ = packed_data(config, tokenizer, length)
+    limit = longest_input(model) or max(config.closeness_lengths)
+    lengths = [tokens for tokens in config.closeness_lengths if tokens <= limit]
+    teacher = load_teacher(config, model, max([length, *lengths]))
+    closeness = Closeness(teacher, held_out(config), tokenizer, lengths)
+    notes = fresh_weights(fresh)
+    left_out = sorted(set(config.closeness_lengths) - set(closeness.lengths))
+    if left_out:
+        notes.append(f"no closeness at {left_out}: beyond the model or the held-out text")
+    trained = model if masked else encoder_of(model)
+    without_dropout(trained)
+    for name, weight in trained.named_parameters():
+        # Hidden states don't depend on it.
+        if "pooler" in name.split("."):
+            weight.requires_grad_(False)
+    collator = NumberedMasking(tokenizer, mlm_probability=config.mask_share, seed=config.seed)
+    return Work(
+        model=trained,
+        train_data=train_data,
+        eval_data=None,
+        collator=collator if masked else PlainRows(tokenizer.pad_token_id),
+        notes=notes,
+        distillation=Distillation(teacher, closeness, whole=model),
+    )
+
+
+class PlainRows:
+    """Makes batches of packed examples, nothing masked."""
+
+    def __init__(self, padding: int | None) -> None:
+        """Takes the id of the padding token."""
+        self._padding = padding
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask``, int64 [B, N] both."""
+        return padded([torch.tensor(one["input_ids"]) for one in examples], self._padding)
+
+
+def packed_data(
+    config: TrainingConfig, tokenizer: Any, length: int
+) -> tuple[PackedStream, list[dict[str, Any]] | None]:
+    """Examples of packed text: an endless stream to train on, and a list to evaluate on."""
+    if length <= frame_of(tokenizer).size:
+        raise TrainingError(
+            f"length must be more than the {frame_of(tokenizer).size} special tokens that the "
+            f"model puts around any text, got {length}"
+        )
+    files = find_files("data", config.data)
+    stream = PackedStream(documents(files, config.eval_share), tokenizer, length, config.seed)
+    if not config.eval_data and not config.eval_share:
+        return stream, None
+    eval_data = packed_list(held_out(config), tokenizer, length, EVALUATED)
+    if not eval_data:
+        what = f"eval_share={config.eval_share}" if config.eval_share else "eval_data"
+        raise TrainingError(f"no text was held out by {what}")
+    return stream, eval_data
+
+
+def held_out(config: TrainingConfig) -> Documents:
+    """The documents to evaluate on."""
+    if config.eval_data:
+        return documents(find_files("eval_data", config.eval_data))
+    return documents(find_files("data", config.data), config.eval_share, held_out=True)
+
+
+def _whole(config: TrainingConfig) -> PreTrainedModel:
+    """The checkpoint as the class that it was saved from, with the attention asked for."""
+    try:
+        model = load_checkpoint(config.model).model
+        model.float()
+    except ConversionError as error:
+        raise TrainingError(str(error)) from None
+    put_attention(model, config)
+    return model
