@@ -14,11 +14,21 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt --no-build-isolation
 SETUP := pyproject.toml constraints.txt
+MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu \
+	--benchmark-json report/results.json
 
-.PHONY: demo test clean
+.PHONY: demo bench bench-full test clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mra compare
+
+bench: $(VENV)/.bench
+	$(MEASURE)
+	$(BIN)/mra report report/results.json --out report
+
+bench-full: $(VENV)/.bench
+	$(MEASURE) --full
+	$(BIN)/mra report report/results.json --out report
 
 test: $(VENV)/.test $(VENV)/typecheck
 	$(BIN)/ruff check .
@@ -40,6 +50,10 @@ $(VENV)/.base: $(SETUP)
 
 $(VENV)/.demo: $(VENV)/.base
 	$(INSTALL) -e '.[demo]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.base
+	$(INSTALL) -e '.[bench]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base

@@ -1,91 +1,113 @@
-"""MRA attention beside exact attention, forward and training, by length.
+"""Attention alone beside PyTorch's own, forward and training, by length.
 
-Each round times exact attention first and MRA right after it, so that whatever else the machine
-does meets both; the ratio of the two is in extra_info, with its spread over the rounds.
+Inputs are random: they cost what any inputs cost, but nearly even attention is the hardest to
+approximate, so closeness is for `test_closeness` to judge.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
 
 import pytest
 import torch
+from attention_methods import REFERENCE, Method, attend, attend_with, methods
+from cases import Case, Direction
+from closeness import closeness
+from interleaved import Step, compare
 from pytest_benchmark.fixture import BenchmarkFixture
+from settings import Settings, settings_of
 from torch import Tensor
 
-from mra_plugin.measure import peak_memory
-from mra_plugin.registry import build_attention
-
 HEADS, CHANNELS = 12, 64
-# Tokens, exact blocks per row, rounds.
-SIZES = [(1024, 4, 20), (4096, 8, 10), (8192, 8, 7), (16384, 8, 5)]
+QUICK = [(512, "both"), (1024, "both"), (2048, "both"), (4096, "both"), (8192, "forward")]
+FULL = [(length, "both") for length in (512, 1024, 2048, 4096, 8192, 16384)]
+FULL_ON_GPU = [*FULL, (32768, "both"), (65536, "both")]
 
 
-def seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def inputs(tokens: int, *, training: bool) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(1, HEADS, tokens, CHANNELS, generator=generator, requires_grad=training)
-        for _ in range(3)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    settings = settings_of(metafunc.config)
+    full = FULL if settings.device.type == "cpu" else FULL_ON_GPU
+    cases = [
+        (method, Case("attention", method.label, direction, tokens))
+        for tokens, directions in (full if settings.full else QUICK)
+        for direction in ("forward", "training")
+        if directions in ("both", direction)
+        for method in methods()
     ]
+    metafunc.parametrize(("method", "case"), cases, ids=[case.id for _, case in cases])
 
 
-@pytest.mark.parametrize("selection", ["global", "per_row"])
-@pytest.mark.parametrize("direction", ["forward", "training"])
-@pytest.mark.parametrize(
-    ("tokens", "block_per_row", "rounds"), SIZES, ids=[f"{size[0]}" for size in SIZES]
-)
-def test_beside_exact(
-    benchmark: BenchmarkFixture,
-    tokens: int,
-    block_per_row: int,
-    rounds: int,
-    direction: str,
-    selection: str,
-) -> None:
-    training = direction == "training"
-    tensors = inputs(tokens, training=training)
-    cotangent = torch.randn(1, HEADS, tokens, CHANNELS)
-    exact = build_attention("sdpa")
-    mra = build_attention("mra", block_per_row=block_per_row, selection=selection)
+@dataclass(frozen=True)
+class Problem:
+    """What every method is given at one length, and what the reference makes of it."""
 
-    def run(attention: Callable[..., Tensor]) -> None:
-        out = attention(*tensors)
-        if training:
-            torch.autograd.grad(out, tensors, cotangent)
+    inputs: tuple[Tensor, Tensor, Tensor]
+    direction: Direction
+    cotangent: Tensor
+    exact: Tensor
+    reference: Step
 
-    def mra_timed() -> None:
-        mra_seconds.append(seconds(lambda: run(mra)))
 
-    def exact_first() -> None:
-        exact_seconds.append(seconds(lambda: run(exact)))
-
-    exact_seconds: list[float] = []
-    mra_seconds: list[float] = []
-    run(mra)
-    benchmark.group = f"{direction}, {tokens} tokens"
-    benchmark.pedantic(mra_timed, setup=exact_first, rounds=rounds)
-
-    ratios = [e / m for e, m in zip(exact_seconds, mra_seconds, strict=True)]
-    benchmark.extra_info.update(
-        exact_seconds=statistics.median(exact_seconds),
-        speed_up=statistics.median(ratios),
-        speed_up_from=min(ratios),
-        speed_up_to=max(ratios),
-        dtype="float32",
-        shape=[1, HEADS, tokens, CHANNELS],
-        block_per_row=block_per_row,
-        selection=selection,
+@lru_cache(maxsize=1)
+def problem(tokens: int, direction: Direction, settings: Settings) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, HEADS, tokens, CHANNELS)
+    *inputs, cotangent = (
+        torch.randn(shape, generator=generator).to(settings.device, settings.dtype)
+        for _ in range(4)
     )
-    if not training:
+    if direction == "training":
+        for tensor in inputs:
+            tensor.requires_grad_()
+    query, key, value = inputs
+    method = Method(REFERENCE, REFERENCE)
+    attention = attend_with(method, (query, key, value), direction)
+    with torch.no_grad():
+        exact = attention(query, key, value)
+    step = step_of(attention, (query, key, value), direction, cotangent)
+    return Problem((query, key, value), direction, cotangent, exact, step)
+
+
+def step_of(
+    attention: Callable[..., Tensor],
+    inputs: tuple[Tensor, Tensor, Tensor],
+    direction: Direction,
+    cotangent: Tensor,
+) -> Step:
+    return Step(lambda: attend(attention, inputs, direction, cotangent), cotangent.device)
+
+
+def test_attention(
+    benchmark: BenchmarkFixture,
+    runs_or_is_listed: Callable[[Case], AbstractContextManager[None]],
+    settings: Settings,
+    method: Method,
+    case: Case,
+) -> None:
+    benchmark.group = case.group
+    with runs_or_is_listed(case):
+        given = problem(case.tokens, case.direction, settings)
+        attention = attend_with(method, given.inputs, case.direction)
         with torch.no_grad():
-            _, peak = peak_memory(lambda: mra(*tensors), tensors[0].device)
-        benchmark.extra_info["peak_bytes"] = peak
-        benchmark.extra_info["peak_over_inputs"] = (peak or 0) / sum(x.nbytes for x in tensors)
+            error, cosine = closeness(given.exact, attention(*given.inputs))
+        if method.label == REFERENCE:
+            step = given.reference
+        else:
+            step = step_of(attention, given.inputs, case.direction, given.cotangent)
+        found = compare(benchmark, step, given.reference, settings.seconds_per_case)
+    benchmark.extra_info.update(
+        kind=case.kind,
+        method=method.label,
+        params=method.all_params(case.tokens),
+        tokens=case.tokens,
+        direction=case.direction,
+        shape=list(given.cotangent.shape),
+        reference=REFERENCE,
+        relative_error=error,
+        cosine=cosine,
+        **settings.labels,
+        **found,
+    )

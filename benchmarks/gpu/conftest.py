@@ -1,0 +1,73 @@
+"""Options of the GPU benchmark, and what it says beside its times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest_keys import STAGES
+from goals import goals_of
+from plan import Plan, plan_of, rehearses
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mra-plugin")
+    group.addoption(
+        "--rehearse",
+        action="store_true",
+        help="run the GPU benchmark at toy sizes; without a GPU, with TRITON_INTERPRET=1",
+    )
+    group.addoption(
+        "--original-module",
+        metavar="NAME",
+        help="a module with the original CUDA extension behind a function attend(query, key, "
+        "value, *, block_size, num_blocks): float32 [batch, heads, tokens, channels] each, "
+        "differentiable",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STAGES] = []
+
+
+@pytest.fixture(scope="session")
+def plan(pytestconfig: pytest.Config) -> Plan:
+    return plan_of(pytestconfig)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _needs_a_gpu(pytestconfig: pytest.Config) -> None:
+    if not rehearses(pytestconfig) and not torch.cuda.is_available():
+        pytest.exit(
+            "the GPU benchmark needs an NVIDIA GPU; `TRITON_INTERPRET=1 pytest -m gpu "
+            "benchmarks/gpu --rehearse` runs it at toy sizes without one",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    if config.stash[STAGES]:
+        output_json["stages"] = config.stash[STAGES]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Where the time goes, and which goals are met."""
+    stages = config.stash[STAGES]
+    if stages:
+        terminalreporter.section("where the time goes (milliseconds; floors of bytes, operations)")
+    for one in stages:
+        terminalreporter.line(
+            f"{one['direction']:9} {one['tokens']:6} tokens  {one['stage']:9} "
+            f"{one['seconds'] * 1e3:9.3f}  {one['share']:4.0%}  "
+            f"{one['floor_bytes_seconds'] * 1e3:9.3f} "
+            f"{one['floor_operations_seconds'] * 1e3:9.3f}"
+        )
+    session = getattr(config, "_benchmarksession", None)
+    done = [one.extra_info for one in getattr(session, "benchmarks", [])]
+    goals = goals_of([one for one in done if one.get("kind") == "attention"])
+    if goals:
+        said = "a rehearsal, which says nothing" if rehearses(config) else "forward and backward"
+        terminalreporter.section(f"goals on an H100 ({said})")
+        for goal in goals:
+            terminalreporter.line(str(goal))

@@ -1,0 +1,39 @@
+"""Queries, keys and values of a pretrained encoder that reads real text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from cases import CannotRunError
+
+from mra_plugin.capture import AttentionInputs, attention_inputs
+from mra_plugin.cli.compare.job import DEMO_MODEL, DEMO_TEXT
+from mra_plugin.cli.encoder import demo_model, load_encoder
+from mra_plugin.cli.errors import BadArgumentError
+from mra_plugin.cli.text import read_text, tokenize
+from mra_plugin.convert.positions import extend_positions
+
+MODEL, TEXT = DEMO_MODEL, DEMO_TEXT
+
+
+@lru_cache(maxsize=1)
+def real_inputs(tokens: int, device: torch.device) -> list[AttentionInputs]:
+    """What each layer of the demo's encoder attends with, on the first tokens of the demo's text.
+
+    Beyond the length that the encoder learned, its position embeddings are repeated.
+
+    Args:
+        tokens: length of the sequence, special tokens included.
+        device: where to run the encoder.
+
+    Raises:
+        CannotRunError: model or text are not installed.
+    """
+    try:
+        model, tokenizer = load_encoder(demo_model(), device, torch.float32)
+        text = tokenize(tokenizer, read_text(None), tokens)
+    except BadArgumentError as error:
+        raise CannotRunError(str(error)) from None
+    extend_positions(model, tokens)
+    return attention_inputs(model, input_ids=torch.tensor([text.cut(tokens)], device=device))
