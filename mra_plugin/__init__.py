@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         MraForSequenceClassification,
         MraForTokenClassification,
     )
+    from .report.attention_picture import plot_attention
 
 __all__ = [
     "MraConfig",
@@ -35,6 +36,7 @@ __all__ = [
     "MraModel",
     "MraPreTrainedModel",
     "patch",
+    "plot_attention",
     "unpatch",
     "xformers_op",
 ]
@@ -49,6 +51,7 @@ _MODULES = {
     "MraModel": "models.encoder",
     "MraPreTrainedModel": "models.encoder",
     "patch": "adapters.patching",
+    "plot_attention": "report.attention_picture",
     "unpatch": "adapters.patching",
     "xformers_op": "adapters.xformers_op",
 }

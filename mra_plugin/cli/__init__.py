@@ -8,6 +8,8 @@ import typer
 from .compare.command import compare
 from .convert import convert
 from .info import info
+from .plot import plot
+from .report import report
 from .train import train
 
 app = typer.Typer(
@@ -21,4 +23,6 @@ app = typer.Typer(
 app.command()(compare)
 app.command()(convert)
 app.command()(info)
+app.command()(plot)
+app.command()(report)
 app.command()(train)

@@ -145,6 +145,8 @@ def test_masks_and_grouped_heads() -> None:
     )
     assert layer.query.shape == layer.key.shape == layer.value.shape == (2, 2, 70, 16)
     assert torch.equal(layer.key[:, 0], layer.key[:, 1])
+    four = tiny_models.make("eurobert", num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    assert_followed(four, inputs_of("eurobert", padded()), exactly)
     assert layer.key_padding_mask is not None
     assert torch.equal(layer.key_padding_mask, padded(real=45).bool())
     (layer, _) = attention_inputs(tiny_models.make("bert"), input_ids=token_ids())
@@ -245,8 +247,11 @@ def test_refusals() -> None:
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 64, "n_positions": 80}
     with pytest.raises(ValueError, match="GPT2Model can't take another attention"):
         attention_inputs(tf.GPT2Model(tf.GPT2Config(**sizes)), input_ids=ids)
+    relative = tiny_mra.make(position_embedding_type="relative_key")
+    with pytest.raises(ValueError, match="relative positions"):
+        attention_inputs(relative, input_ids=ids)
     with pytest.raises(ValueError, match="depend on distances"):
-        attention_inputs(tiny_mra.make(position_embedding_type="relative_key"), input_ids=ids)
+        attention_inputs(mra_plugin.patch(relative, attention="mra"), input_ids=ids)
     with pytest.raises(ValueError, match="custom mask"):
         attention_inputs(
             tiny_models.make("bert"), input_ids=ids, attention_mask=torch.ones(2, 1, 70, 70) > 0

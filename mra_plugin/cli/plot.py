@@ -1,0 +1,161 @@
+"""`mra plot`: one head's attention matrix, exact and as MRA has it, as a picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from .errors import BadArgumentError, one_clear_line
+from .plot_output import check_target, show, write
+
+if TYPE_CHECKING:
+    from mra_plugin.ops import MRAOptions
+    from mra_plugin.report.head_comparison import HeadComparison
+
+# Less than a block of tokens has no structure to see.
+_FEWEST_TOKENS = 32
+
+
+def plot(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH_OR_ID",
+            help="Encoder to load: a folder, or an id on the hub.",
+            show_default="all-MiniLM-L6-v2 of the extra 'demo', offline",
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text to read, repeated where it is too short.",
+            show_default="Python's language reference",
+        ),
+    ] = None,
+    length: Annotated[
+        str, typer.Option(metavar="N", help="Tokens to read, special tokens included.")
+    ] = "512",
+    layer: Annotated[str, typer.Option(metavar="N", help="Layer, from 0.")] = "0",
+    head: Annotated[str, typer.Option(metavar="N", help="Head, from 0.")] = "0",
+    block_per_row: Annotated[
+        str, typer.Option(metavar="N", help="Exact blocks per row of blocks.")
+    ] = "4",
+    approx_mode: Annotated[
+        str,
+        typer.Option(metavar="MODE", help="full averages what is not exact, sparse leaves it out."),
+    ] = "full",
+    selection: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW", help="global spends the blocks where they matter most, per_row evenly."
+        ),
+    ] = "global",
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File to write: .png, .svg or .pdf.",
+            show_default="a window",
+        ),
+    ] = None,
+) -> None:
+    """Draws what MRA makes of one head while an encoder reads a text.
+
+    Four parts: the exact attention matrix and MRA's, their difference, and the blocks that MRA
+    computes exactly. The layer is handed what flows through exact attention.
+
+    Example: `mra plot --layer 1 --head 2 --save attention.png`
+    """
+    with one_clear_line():
+        check_target(save)
+        tokens, options = _length(length), _options(block_per_row, approx_mode, selection)
+        layer_number, head_number = _number("--layer", layer), _number("--head", head)
+        comparison, notes = _compare(model, text, tokens, layer_number, head_number, options)
+        name = f"layer {layer_number}, head {head_number}"
+        typer.echo(
+            f"{name}: relative error {comparison.relative_error:.3f}, "
+            f"cosine {comparison.cosine:.4f}, density {comparison.density:.1%}"
+        )
+        for note in notes:
+            typer.echo(note)
+        if save is None:
+            show(comparison, name)
+        else:
+            write(comparison, name, save)
+            typer.echo(save)
+
+
+def _number(option: str, text: str) -> int:
+    if not text.isdecimal():
+        raise BadArgumentError(f"{option} takes a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _length(text: str) -> int:
+    from mra_plugin.report.head_comparison import MAX_TOKENS
+
+    tokens = _number("--length", text)
+    if not _FEWEST_TOKENS <= tokens <= MAX_TOKENS:
+        raise BadArgumentError(
+            f"--length must be from {_FEWEST_TOKENS} to {MAX_TOKENS}, as whole matrices are drawn, "
+            f"got {tokens}"
+        )
+    return tokens
+
+
+def _options(block_per_row: str, approx_mode: str, selection: str) -> "MRAOptions":
+    from mra_plugin.ops import MRAOptions
+    from mra_plugin.ops.options import ApproxMode, Selection
+
+    from .options import positive_number
+
+    def one_of(option: str, name: str, known: tuple[str, ...]) -> Any:
+        if name not in known:
+            raise BadArgumentError(f"{option} must be {' or '.join(known)}, got {name!r}")
+        return name
+
+    return MRAOptions(
+        block_per_row=positive_number("--block-per-row", block_per_row),
+        approx_mode=one_of("--approx-mode", approx_mode, get_args(ApproxMode)),
+        selection=one_of("--selection", selection, get_args(Selection)),
+    )
+
+
+def _compare(
+    model: str | None, text: Path | None, tokens: int, layer: int, head: int, options: "MRAOptions"
+) -> tuple["HeadComparison", list[str]]:
+    """Runs the encoder; returns the comparison and what a reader should know beside it."""
+    import torch
+
+    from mra_plugin.capture import attention_inputs
+    from mra_plugin.convert.loading import first_line
+    from mra_plugin.convert.positions import extend_positions
+    from mra_plugin.report.attention_picture import pick_layer
+    from mra_plugin.report.head_comparison import compare_head
+
+    from .encoder import demo_model, load_encoder
+    from .options import parse_device
+    from .text import read_text, tokenize
+
+    content, device = read_text(text), parse_device(None)
+    encoder, tokenizer = load_encoder(
+        demo_model() if model is None else model, device, torch.float32
+    )
+    read = tokenize(tokenizer, content, tokens)
+    learned = extend_positions(encoder, tokens)
+    input_ids = torch.tensor([read.cut(tokens)], device=device)
+    try:
+        layers = attention_inputs(encoder, input_ids=input_ids)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise BadArgumentError(f"the model can't be drawn: {first_line(error)}") from None
+    try:
+        comparison = compare_head(pick_layer(layers, layer), head, options)
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from None
+    notes = []
+    if learned is not None:
+        notes.append(f"the model's {learned} position embeddings are repeated up to {tokens}")
+    if len(read) < tokens:
+        notes.append(f"the text has {len(read)} tokens and is repeated up to {tokens}")
+    return comparison, notes

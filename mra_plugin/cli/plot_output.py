@@ -1,0 +1,71 @@
+"""Where the picture of `mra plot` goes: a window or a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import BadArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mra_plugin.report.head_comparison import HeadComparison
+
+_FORMATS = (".png", ".svg", ".pdf")
+_DOTS_PER_INCH = 100
+
+
+def check_target(save: Path | None) -> None:
+    """Refuses, before any work, what could not be drawn to in the end; None is a window."""
+    from .options import writable
+
+    try:
+        from matplotlib import get_backend
+        from matplotlib.backends.registry import BackendFilter, backend_registry
+    except ModuleNotFoundError:
+        raise BadArgumentError(
+            'drawing needs matplotlib: pip install "mra-plugin[report]"'
+        ) from None
+    if save is None:
+        windows = backend_registry.list_builtin(BackendFilter.INTERACTIVE)  # type: ignore[no-untyped-call]
+        if get_backend().lower() not in windows:
+            raise BadArgumentError("there is no display to open a window on; use --save FILE")
+    elif save.suffix.lower() not in _FORMATS:
+        raise BadArgumentError(f"--save must end in {', '.join(_FORMATS)}, got {str(save)!r}")
+    else:
+        writable("--save", save)
+
+
+def show(comparison: "HeadComparison", name: str) -> None:
+    """Opens a window, and comes back once it is closed."""
+    from matplotlib import pyplot
+
+    from mra_plugin.report.attention_picture import SIZE, draw_head
+
+    draw_head(comparison, name, pyplot.figure(figsize=SIZE))
+    pyplot.show()
+
+
+def write(comparison: "HeadComparison", name: str, path: Path) -> None:
+    """Draws into a file, in the format of its ending."""
+    from mra_plugin.report.attention_picture import draw_head
+
+    figure = draw_head(comparison, name)
+    try:
+        if path.suffix.lower() == ".png":
+            _small_png(figure, path)
+        else:
+            figure.savefig(path, dpi=_DOTS_PER_INCH)
+    except OSError as error:
+        raise BadArgumentError(f"can't write --save {str(path)!r}: {error.strerror}") from None
+
+
+def _small_png(figure: "Figure", path: Path) -> None:
+    """With 256 colours, which nobody sees and which takes a quarter of the bytes."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
+    colours = Image.open(buffer).convert("RGB")
+    colours.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, format="PNG", optimize=True)

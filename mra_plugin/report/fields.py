@@ -1,0 +1,100 @@
+"""Values out of JSON, each checked as it is taken."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ReportError
+
+
+class Fields:
+    """A JSON object whose values are taken by name and type.
+
+    Args:
+        values: the object.
+        where: names it in errors, for example "results.json: benchmark 'forward[512]'".
+    """
+
+    def __init__(self, values: object, where: str):
+        if not isinstance(values, Mapping):
+            raise ReportError(f"{where} must be an object, got {_short(values)}")
+        self.values = values
+        self.where = where
+
+    def text(self, name: str, among: tuple[str, ...] = ()) -> str:
+        """The string called ``name``, one of ``among`` if that is given."""
+        value = self._present(name)
+        if not isinstance(value, str) or not value or (among and value not in among):
+            raise self._wrong(name, f"one of {', '.join(among)}" if among else "text")
+        return value
+
+    def count(self, name: str) -> int:
+        """The positive whole number called ``name``."""
+        value = self._present(name)
+        if not _is_size(value):
+            raise self._wrong(name, "a positive whole number")
+        return int(value)
+
+    def number(self, name: str) -> float:
+        """The positive number called ``name``."""
+        value = self._present(name)
+        if not _is_number(value) or not math.isfinite(value) or value <= 0:
+            raise self._wrong(name, "a positive number")
+        return float(value)
+
+    def number_if_any(self, name: str) -> float | None:
+        """The number called ``name``; None where it is null, missing or not finite."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not _is_number(value):
+            raise self._wrong(name, "a number or null")
+        return float(value) if math.isfinite(value) else None
+
+    def text_if_any(self, name: str) -> str | None:
+        """The string called ``name``; None where it is null, missing or empty."""
+        return None if self.values.get(name) in (None, "") else self.text(name)
+
+    def count_if_any(self, name: str) -> int | None:
+        """The positive whole number called ``name``; None where it is null or missing."""
+        return None if self.values.get(name) is None else self.count(name)
+
+    def inner(self, name: str) -> "Fields":
+        """The object called ``name``; an empty one where it is null or missing."""
+        return Fields(self.values.get(name) or {}, f"{self.where}: {name!r}")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The list of positive whole numbers called ``name``."""
+        value = self._present(name)
+        if not isinstance(value, list) or not value or not all(map(_is_size, value)):
+            raise self._wrong(name, "a list of positive whole numbers")
+        return tuple(value)
+
+    def objects(self, name: str) -> "list[Fields]":
+        """The list of objects called ``name``; an empty one where it is missing."""
+        value = self.values.get(name) or []
+        if not isinstance(value, list):
+            raise self._wrong(name, "a list")
+        return [Fields(one, f"{self.where}: {name}[{at}]") for at, one in enumerate(value)]
+
+    def _present(self, name: str) -> Any:
+        if self.values.get(name) is None:
+            raise ReportError(f"{self.where} has no {name!r}")
+        return self.values[name]
+
+    def _wrong(self, name: str, right: str) -> ReportError:
+        value = _short(self.values[name])
+        return ReportError(f"{self.where}: {name!r} must be {right}, got {value}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

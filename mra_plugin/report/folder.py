@@ -1,0 +1,52 @@
+"""A report's folder: the page, its plots as files, and the tables as Markdown."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .charts import charts
+from .drawing import draw, png, svg
+from .markdown import results_markdown
+from .page import CHAPTERS, Picture, page, picture
+from .results import Results
+from .style import styles
+
+
+def write_report(found: Sequence[Results], folder: Path) -> list[Path]:
+    """Writes index.html, results.md, and each plot as SVG and PNG.
+
+    Args:
+        found: what to report on; where there is more than one, the names of the plots' files end
+            with the device and the data type.
+        folder: made if it isn't there; files of the same names are replaced.
+
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        OSError: the folder can't be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [(results, charts(results)) for results in found]
+    look = styles(method for _, plots in drawn for plot in plots for method in plot.methods)
+    written = [folder / "index.html", folder / "results.md"]
+    shown: list[tuple[Results, dict[str, Picture]]] = []
+    for results, plots in drawn:
+        pictures = {}
+        ending = f"-{_slug(results.title)}" if len(found) > 1 else ""
+        for plot in plots:
+            wide = draw(plot, look, columns=2)
+            narrow = svg(draw(plot, look, columns=1))
+            as_svg = svg(wide)
+            for kind, content in ("svg", as_svg), ("png", png(wide)):
+                written.append(folder / f"{plot.name}{ending}.{kind}")
+                written[-1].write_bytes(content)
+            pictures[plot.name] = picture(as_svg, narrow, plot.text)
+        shown.append((results, pictures))
+    written[0].write_text(page(shown), encoding="utf-8")
+    written[1].write_text(results_markdown(found, CHAPTERS), encoding="utf-8")
+    return written
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,172 @@
+"""Result files of the benchmarks, read into `Results`."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .entries import closeness, not_run, stage, timing
+from .errors import ReportError
+from .fields import Fields
+from .results import Results, Source, Timing
+
+KINDS = ("attention", "layer", "closeness")
+
+
+def read_results(paths: Sequence[Path]) -> list[Results]:
+    """Reads result files of the benchmarks.
+
+    Args:
+        paths: files in pytest-benchmark's JSON format.
+
+    Returns:
+        One `Results` for each device and data type, and each number of channels if attention has
+        several, in order of appearance. What several files
+        measured on the same device in the same data type comes together; of a thing measured
+        more than once the last figures stay, and a note says so.
+
+    Raises:
+        ReportError: a file can't be read or holds something else; the message names the file and
+            what is missing.
+    """
+    found: dict[tuple[object, ...], Results] = {}
+    for path in paths:
+        for results in _parsed(_loaded(path), path):
+            key = (results.machine, results.threads, results.dtype)
+            found[key] = _joined(found[key], results) if key in found else results
+    parts = (part for results in found.values() for part in _by_channels(results))
+    return [_without_repetitions(part) for part in parts]
+
+
+def _loaded(path: Path) -> Fields:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"can't read {str(path)!r}: {error.strerror}") from None
+    except ValueError as error:
+        raise ReportError(f"{path} is not JSON: {error}") from None
+    whole = Fields(values, f"{path}: the file")
+    for name in "machine_info", "benchmarks":
+        if name not in whole.values:
+            raise ReportError(
+                f"{path} is no result file of pytest-benchmark: it has no {name!r} at its top level"
+            )
+    return whole
+
+
+def _parsed(whole: Fields, path: Path) -> list[Results]:
+    groups: dict[tuple[str, str], Results] = {}
+    left_out: Counter[str] = Counter()
+    for entry in whole.objects("benchmarks"):
+        extra = entry.inner("extra_info")
+        extra.where = f"{path}: extra_info of benchmark {entry.values.get('name')!r}"
+        kind = extra.values.get("kind")
+        if kind not in KINDS:
+            left_out[f"of unknown kind {kind!r}" if kind else "without a kind"] += 1
+            continue
+        group = (extra.text("device"), extra.text("dtype"))
+        if group not in groups:
+            groups[group] = _nothing_yet(whole, path, *group)
+        groups[group] = _with(groups[group], kind, extra)
+    missing = tuple(map(not_run, whole.objects("not_run")))
+    stages = tuple(map(stage, whole.objects("stages")))
+    if not groups and not missing and not stages:
+        raise ReportError(
+            f"{path} holds nothing to report: no benchmark has an extra_info with a 'kind' "
+            f"among {', '.join(KINDS)}"
+        )
+    found = list(groups.values()) or [_nothing_yet(whole, path, "cpu", "")]
+    notes = tuple(
+        f"{path.name}: {count} benchmark{'s' * (count != 1)} {what} left out"
+        for what, count in left_out.items()
+    )
+    # What could not run, and the stages, name no device and no data type: they stand once.
+    found[0] = replace(found[0], not_run=missing, stages=stages, notes=notes)
+    return found
+
+
+def _nothing_yet(whole: Fields, path: Path, device: str, dtype: str) -> Results:
+    machine = whole.inner("machine_info")
+    name = machine.text_if_any("device")
+    brand = machine.inner("cpu").text_if_any("brand_raw")
+    on_cpu = device.startswith("cpu")
+    return Results(
+        machine=(brand or name or "CPU") if on_cpu else (name or device),
+        threads=machine.count_if_any("threads") if on_cpu else None,
+        capability=machine.text_if_any("capability"),
+        dtype=dtype,
+        sources=(_source(whole, path),),
+    )
+
+
+def _with(results: Results, kind: str, extra: Fields) -> Results:
+    if kind == "attention":
+        return replace(results, attention=(*results.attention, timing(extra)))
+    if kind == "layer":
+        return replace(results, layer=(*results.layer, timing(extra)))
+    return replace(results, closeness=(*results.closeness, closeness(extra)))
+
+
+def _source(whole: Fields, path: Path) -> Source:
+    machine = whole.inner("machine_info")
+    versions = machine.inner("versions").values or {"torch": machine.values.get("torch")}
+    commit = whole.inner("commit_info")
+    name = commit.text_if_any("id")
+    return Source(
+        file=path.name,
+        date=(whole.text_if_any("datetime") or "date unknown").partition("T")[0],
+        commit=name and name[:10] + (" with changes" if commit.values.get("dirty") else ""),
+        versions=tuple((name, str(version)) for name, version in versions.items() if version),
+    )
+
+
+def _joined(first: Results, second: Results) -> Results:
+    return replace(
+        second,
+        sources=first.sources + second.sources,
+        attention=first.attention + second.attention,
+        layer=first.layer + second.layer,
+        closeness=first.closeness + second.closeness,
+        not_run=tuple(dict.fromkeys(first.not_run + second.not_run)),
+        stages=second.stages or first.stages,
+        notes=first.notes + second.notes,
+    )
+
+
+def _by_channels(results: Results) -> list[Results]:
+    channels = list(dict.fromkeys(timing.shape[-1] for timing in results.attention))
+    if len(channels) < 2:
+        return [results]
+    alone = replace(results, layer=(), closeness=(), not_run=(), stages=(), notes=())
+    # What has no channels to be told apart by stands with the first.
+    return [
+        replace(
+            results if size == channels[0] else alone,
+            channels=size,
+            attention=tuple(one for one in results.attention if one.shape[-1] == size),
+        )
+        for size in channels
+    ]
+
+
+def _without_repetitions(results: Results) -> Results:
+    timings = [_last_timings(results.attention), _last_timings(results.layer)]
+    closeness = tuple({(c.method, c.tokens, c.budget): c for c in results.closeness}.values())
+    repeated = (
+        len(results.attention + results.layer + results.closeness)
+        - sum(map(len, timings))
+        - len(closeness)
+    )
+    note = (f"{repeated} of the measurements were repeated later: the last ones count",)
+    return replace(
+        results,
+        attention=timings[0],
+        layer=timings[1],
+        closeness=closeness,
+        notes=results.notes + note * (repeated > 0),
+    )
+
+
+def _last_timings(timings: Iterable[Timing]) -> tuple[Timing, ...]:
+    return tuple({(t.method, t.tokens, t.direction): t for t in timings}.values())

@@ -1,0 +1,167 @@
+"""What was measured, as plain values: everything else in this package starts from these."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["forward", "training"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "training")
+
+MRA = "mra"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A median over rounds, and the least and greatest of them."""
+
+    median: float
+    least: float
+    greatest: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One method at one length, timed in turns with the method that it is compared with.
+
+    Attributes:
+        method: label, the same for the same thing in all results.
+        params: the method's parameters, by name.
+        tokens: sequence length.
+        direction: "forward", or "training" for forward and backward.
+        shape: of the query, [batch, heads, tokens, channels], or of the hidden states.
+        reference: label of the method that it is compared with.
+        seconds: median of the rounds.
+        speed_up: time of the reference over the method's own, round by round.
+        peak_bytes: most memory in use at a time, None where it can't be told.
+        reference_peak_bytes: the reference's.
+        relative_error: Frobenius norm of the distance to exact attention's output, over the norm
+            of that; None for layers.
+        cosine: mean over tokens of the cosine to exact attention's output; None for layers.
+    """
+
+    method: str
+    params: dict[str, object]
+    tokens: int
+    direction: Direction
+    shape: tuple[int, ...]
+    reference: str
+    seconds: float
+    speed_up: Span
+    peak_bytes: int | None
+    reference_peak_bytes: int | None
+    relative_error: float | None
+    cosine: float | None
+
+    @property
+    def seconds_each(self) -> float:
+        """Per sequence of the batch: comparable where longer sequences come in smaller batches."""
+        return self.seconds / self.shape[0]
+
+    @property
+    def bytes_each(self) -> float | None:
+        """Peak memory per sequence of the batch."""
+        return None if self.peak_bytes is None else self.peak_bytes / self.shape[0]
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How close a method comes to the attention of a pretrained encoder, and at what cost.
+
+    Attributes:
+        method: label, the same for the same thing in all results.
+        tokens: sequence length.
+        model: the encoder.
+        text: what it reads.
+        budget: blocks per row, or landmarks.
+        budget_unit: "blocks per row" or "landmarks".
+        density: share of the query-key pairs that are computed exactly; None without such pairs.
+        relative_cost: multiply-adds over those of exact attention.
+        relative_error: as in `Timing`, averaged over layers and heads.
+        cosine: likewise.
+    """
+
+    method: str
+    tokens: int
+    model: str
+    text: str
+    budget: int
+    budget_unit: str
+    density: float | None
+    relative_cost: float
+    relative_error: float | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """What could not be measured; direction and tokens are None where it is all of them."""
+
+    kind: str
+    method: str
+    direction: str | None
+    tokens: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a step on a GPU, beside what reading and computing would take at the least."""
+
+    method: str
+    tokens: int
+    direction: str
+    stage: str
+    seconds: float
+    share: float
+    floor_bytes_seconds: float | None
+    floor_operations_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A result file: when it was made, from which commit (None: unknown), with which versions."""
+
+    file: str
+    date: str
+    commit: str | None
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything measured on one device of one machine in one data type.
+
+    Attributes:
+        machine: name of the processor or GPU.
+        threads: of the CPU that PyTorch was given; None on a GPU.
+        capability: instruction set or compute capability, None if unknown.
+        dtype: of queries, keys and values, for example "float32".
+        sources: the files that it comes from.
+        attention: attention alone.
+        layer: a whole encoder layer.
+        closeness: error against cost.
+        not_run: what could not be measured.
+        stages: parts of a step.
+        notes: what a reader should know about these files.
+        channels: of a head, where attention was measured with several numbers of them.
+    """
+
+    machine: str
+    threads: int | None
+    capability: str | None
+    dtype: str
+    sources: tuple[Source, ...]
+    attention: tuple[Timing, ...] = ()
+    layer: tuple[Timing, ...] = ()
+    closeness: tuple[Closeness, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    notes: tuple[str, ...] = ()
+    channels: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Names these results among others: "AMD EPYC, 2 threads, float32"."""
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}" if self.threads else None
+        channels = f"{self.channels} channels" if self.channels else None
+        parts = (self.machine, threads, self.dtype, channels)
+        return ", ".join(part for part in parts if part)

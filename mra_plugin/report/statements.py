@@ -1,0 +1,102 @@
+"""What the results say, in a few sentences made from the figures."""
+
+from . import numbers
+from .closeness_sections import at_one_budget
+from .growth import growth
+from .results import DIRECTIONS, MRA, Results, Timing
+from .timing_sections import mra_methods
+
+
+def statements(results: Results) -> list[str]:
+    """Sentences on speed, memory, growth, the whole layer and closeness; none if all is missing."""
+    found = [*_speed(results), _growth(results), _layer(results), _closeness(results)]
+    return [sentence for sentence in found if sentence]
+
+
+def _speed(results: Results) -> list[str]:
+    sentences = []
+    for direction in DIRECTIONS:
+        own = _of_mra(results.attention, direction)
+        if not own:
+            continue
+        shortest, longest = own[0], own[-1]
+        sentence = (
+            f"{direction.capitalize()} at {longest.tokens} tokens, attention alone: "
+            f"{longest.method} is {numbers.ratio_with_range(longest.speed_up)} times as fast as "
+            f"{longest.reference}"
+        )
+        if longest.peak_bytes and longest.reference_peak_bytes:
+            memory = numbers.ratio(longest.peak_bytes / longest.reference_peak_bytes)
+            sentence += f", with {memory} times its memory"
+        if shortest is not longest:
+            least = numbers.ratio(shortest.speed_up.median)
+            sentence += f"; at {shortest.tokens} tokens, {least} times as fast"
+            if shortest.reference != longest.reference:
+                sentence += f" as {shortest.reference}"
+        sentences.append(f"{sentence}.")
+    return sentences
+
+
+def _growth(results: Results) -> str | None:
+    own = _of_mra(results.attention, "forward")
+    if not own:
+        return None
+    fits = [
+        growth(results.attention, name, "forward") for name in (own[-1].method, own[-1].reference)
+    ]
+    powers = [
+        f"{numbers.exponent(fit.time)} with {fit.method} "
+        f"({fit.tokens[0]} to {fit.tokens[-1]} tokens)"
+        for fit in fits
+        if fit
+    ]
+    if len(powers) < len(fits):
+        return None
+    return f"Forward time grows with the length to the power of {' and of '.join(powers)}."
+
+
+def _layer(results: Results) -> str | None:
+    own = _of_mra(results.layer, "forward")
+    if not own:
+        return None
+    longest = own[-1]
+    others = [
+        f"{timing.method} {numbers.ratio(timing.speed_up.median)}"
+        for timing in results.layer
+        if (timing.tokens, timing.direction) == (longest.tokens, "forward")
+        and timing.method not in (longest.method, longest.reference)
+    ]
+    beside = f" ({', '.join(others)})" if others else ""
+    return (
+        f"A whole encoder layer, forward at {longest.tokens} tokens: "
+        f"{numbers.ratio_with_range(longest.speed_up)} times as fast as {longest.reference} with "
+        f"{longest.method}{beside}."
+    )
+
+
+def _closeness(results: Results) -> str | None:
+    rows = at_one_budget(results.closeness)
+    longest = max((one.tokens for one in rows), default=0)
+    here = {one.method: one for one in rows if one.tokens == longest}
+    mra = here.get(MRA)
+    if mra is None:
+        return None
+    sentence = (
+        f"{mra.model} reading {longest} tokens, {mra.budget} {mra.budget_unit}: MRA computes "
+        f"{numbers.share(mra.density)} of the pairs exactly and comes within a relative error of "
+        f"{numbers.error(mra.relative_error)}"
+    )
+    beside = {"window": "a window of as many blocks", "oracle": "the best choice of blocks"}
+    others = [
+        f"{words} {numbers.error(here[name].relative_error)}"
+        for name, words in beside.items()
+        if name in here
+    ]
+    comparison = f" ({', '.join(others)})" if others else ""
+    return f"{sentence} of exact attention's output{comparison}."
+
+
+def _of_mra(timings: tuple[Timing, ...], direction: str) -> list[Timing]:
+    method = next(iter(mra_methods(timings)), None)
+    own = [one for one in timings if (one.method, one.direction) == (method, direction)]
+    return sorted(own, key=lambda timing: timing.tokens)

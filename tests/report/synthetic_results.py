@@ -1,0 +1,202 @@
+"""Result files as the benchmarks write them, with figures that follow simple laws."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+DENSE_LENGTHS = (512, 4096)
+
+# Seconds at 1024 tokens, and the power of the length that they grow with.
+ATTENTION = {
+    "sdpa": (0.027, 2.0),
+    "mra": (0.013, 1.1),
+    "mra per_row": (0.012, 1.05),
+    "mra sparse": (0.011, 1.1),
+    "mra sparse per_row": (0.010, 1.05),
+    "nystrom": (0.009, 1.0),
+    "flex_attention": (0.030, 1.2),
+    "mean of a plugin": (0.002, 1.0),
+}
+LAYER = {
+    "roberta exact": (0.060, 1.6),
+    "mra": (0.055, 1.05),
+    "nystrom": (0.050, 1.0),
+    "longformer": (0.110, 1.1),
+    "bigbird": (0.150, 1.1),
+    "nystromformer": (0.100, 1.05),
+}
+# Relative error with one block per row.
+CLOSENESS = {"mra": 0.6, "mra sparse": 0.85, "nystrom": 0.9, "window": 0.95, "oracle": 0.5}
+
+
+def timing(
+    kind: str,
+    method: str,
+    tokens: int,
+    direction: str,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    faster: float = 1.0,
+    **changes: Any,
+) -> dict[str, Any]:
+    laws = ATTENTION if kind == "attention" else LAYER
+    reference = next(iter(laws))
+
+    def seconds(name: str) -> float:
+        at_1024, power = laws[name]
+        slower = 3 if direction == "training" else 1
+        return slower * at_1024 * (tokens / 1024) ** power / faster
+
+    def peak(name: str) -> int:
+        return round(8e6 * (tokens / 1024) ** (1.0 if name == reference else 1.05))
+
+    own, exact = seconds(method), seconds(reference)
+    spread = 0.0 if method == reference else 0.15
+    info = {
+        "kind": kind,
+        "method": method,
+        "params": {"block_per_row": 8} if method.startswith("mra") else {},
+        "tokens": tokens,
+        "dtype": dtype,
+        "device": device,
+        "direction": direction,
+        "shape": [1, 12, tokens, 64] if kind == "attention" else [1, tokens, 768],
+        "reference": reference,
+        "seconds": own,
+        "reference_seconds": exact,
+        "speed_up": exact / own,
+        "speed_up_from": exact / own * (1 - spread),
+        "speed_up_to": exact / own * (1 + spread),
+        "peak_bytes": peak(method),
+        "reference_peak_bytes": peak(reference),
+    }
+    if kind == "attention":
+        info |= {"relative_error": 0.0 if method == reference else 0.4, "cosine": 0.92}
+    return benchmark(f"{kind}[{method}-{tokens}-{direction}]", info | changes)
+
+
+def closeness(method: str, tokens: int, budget: int, **changes: Any) -> dict[str, Any]:
+    blocks = tokens // 32
+    covered = min(budget / blocks, 1.0)
+    landmarks = method == "nystrom"
+    info = {
+        "kind": "closeness",
+        "method": method,
+        "model": "all-MiniLM-L6-v2",
+        "text": "Python's language reference",
+        "params": {},
+        "tokens": tokens,
+        "dtype": "float32",
+        "device": "cpu",
+        "budget": budget * 16 if landmarks else budget,
+        "budget_unit": "landmarks" if landmarks else "blocks per row",
+        "density": None if landmarks else covered,
+        "relative_cost": 0.002 + covered * (0.5 if landmarks else 1.0),
+        "relative_error": CLOSENESS[method] * (1 - covered) * (1 / budget) ** 0.3,
+        "cosine": 1 - CLOSENESS[method] * (1 - covered) * (1 / budget) ** 0.3 / 3,
+        "layers": 6,
+    }
+    return benchmark(f"closeness[{method}-{tokens}-{budget}]", info | changes)
+
+
+def benchmark(name: str, extra_info: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "group": None, "extra_info": extra_info, "stats": {"rounds": 5}}
+
+
+def benchmarks() -> list[dict[str, Any]]:
+    """Every kind, method, length and direction."""
+    attention = [
+        timing("attention", method, tokens, direction)
+        for method in ATTENTION
+        for tokens in LENGTHS
+        for direction in ("forward", "training")
+    ]
+    layer = [
+        timing("layer", method, tokens, direction)
+        for method in LAYER
+        for tokens in (512, 2048, 4096)
+        for direction in ("forward", "training")
+    ]
+    close = [
+        closeness(method, tokens, budget)
+        for method in CLOSENESS
+        for tokens in DENSE_LENGTHS
+        for budget in (1, 2, 4, 8, 16, 32, 64)
+    ]
+    return attention + layer + close
+
+
+def results(entries: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
+    """The whole file's content."""
+    content = {
+        "machine_info": {
+            "cpu": {"brand_raw": "Imaginary CPU <7>"},
+            "threads": 2,
+            "torch": "2.13.0",
+            "capability": "AVX512",
+            "device": "cpu",
+            "versions": {"python": "3.11.7", "torch": "2.13.0", "xformers": None},
+        },
+        "commit_info": {"id": "226c3a75e5678b0f82e6561b245265e03bc5e519", "dirty": False},
+        "benchmarks": benchmarks() if entries is None else entries,
+        "datetime": "2026-02-03T09:59:44+00:00",
+        "version": "5.1.0",
+        "not_run": [
+            not_run("attention", "xformers", "forward", 512, "no kernel for <cpu> | float32"),
+            not_run("attention", "xformers", "forward", 1024, "no kernel for <cpu> | float32"),
+            not_run("attention", "sdpa", "training", 65536, "would take 40 GB"),
+        ],
+    }
+    return content | changes
+
+
+def gpu_results() -> dict[str, Any]:
+    """Attention alone on a GPU, with the times of its stages and a kind not known here."""
+    entries = [
+        timing(
+            "attention", name, tokens, "forward", device="cuda:0", dtype="bfloat16", faster=100.0
+        )
+        for name in ("sdpa", "mra", "mra per_row")
+        for tokens in (4096, 16384, 65536)
+    ]
+    machine = {
+        "cpu": {"brand_raw": "Imaginary CPU <7>"},
+        "threads": 16,
+        "torch": "2.13.0",
+        "capability": "sm_90",
+        "device": "Imaginary GPU",
+        "versions": {"python": "3.11.7", "torch": "2.13.0+cu130"},
+    }
+    stages = [
+        {
+            "tokens": 16384,
+            "direction": "forward",
+            "stage": stage,
+            "seconds": seconds,
+            "share": share,
+            "floor_bytes_seconds": 0.4 * seconds,
+            "floor_operations_seconds": 0.2 * seconds,
+        }
+        for stage, seconds, share in (("pool", 2e-5, 0.1), ("chosen blocks", 1.8e-4, 0.9))
+    ]
+    unknown = benchmark("tiles[64]", {"kind": "tiles", "tiles": 64})
+    return results([*entries, unknown], machine_info=machine, stages=stages, not_run=[])
+
+
+def not_run(
+    kind: str, method: str, direction: str | None, tokens: int | None, reason: str
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "method": method,
+        "direction": direction,
+        "tokens": tokens,
+        "reason": reason,
+    }
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path

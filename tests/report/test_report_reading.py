@@ -1,0 +1,121 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import closeness, gpu_results, results, timing, write
+
+from mra_plugin.report.errors import ReportError
+from mra_plugin.report.reading import read_results
+from mra_plugin.report.results import Results
+
+Read = Callable[..., list[Results]]
+
+
+def test_everything_arrives(cpu: Results) -> None:
+    assert cpu.title == "Imaginary CPU <7>, 2 threads, float32"
+    assert (len(cpu.attention), len(cpu.layer), len(cpu.closeness)) == (96, 36, 70)
+    one = next(t for t in cpu.attention if (t.method, t.tokens) == ("mra", 4096))
+    assert (one.direction, one.reference, one.shape) == ("forward", "sdpa", (1, 12, 4096, 64))
+    assert one.speed_up.least < one.speed_up.median < one.speed_up.greatest
+    assert one.params == {"block_per_row": 8}
+    assert (one.relative_error, one.cosine) == (0.4, 0.92)
+    assert [one.method for one in cpu.not_run] == ["xformers", "xformers", "sdpa"]
+    (source,) = cpu.sources
+    assert (source.date, source.commit) == ("2026-02-03", "226c3a75e5")
+    assert dict(source.versions) == {"python": "3.11.7", "torch": "2.13.0"}
+
+
+def test_one_part_for_each_device_and_data_type(read: Read) -> None:
+    found = read(results(), gpu_results())
+    titles = [one.title for one in found]
+    assert titles == ["Imaginary CPU <7>, 2 threads, float32", "Imaginary GPU, bfloat16"]
+    assert [stage.stage for stage in found[1].stages] == ["pool", "chosen blocks"]
+    assert found[1].notes == ("1.json: 1 benchmark of unknown kind 'tiles' left out",)
+
+
+def test_cpu_figures_in_a_file_of_a_gpu_keep_the_name_of_the_cpu(read: Read) -> None:
+    content = gpu_results()
+    content["benchmarks"].append(closeness("mra", 512, 8))
+    titles = [one.title for one in read(content)]
+    assert titles == ["Imaginary GPU, bfloat16", "Imaginary CPU <7>, 16 threads, float32"]
+
+
+def test_files_of_one_machine_come_together_and_the_last_figure_counts(read: Read) -> None:
+    first = results([timing("attention", "mra", 512, "forward", seconds=1.0)])
+    second = results(
+        [
+            timing("attention", "mra", 512, "forward", seconds=2.0),
+            timing("layer", "mra", 512, "forward"),
+        ]
+    )
+    (found,) = read(first, second)
+    assert [one.seconds for one in found.attention] == [2.0]
+    assert len(found.layer) == 1
+    assert found.notes == ("1 of the measurements were repeated later: the last ones count",)
+    assert len(found.not_run) == 3
+
+
+def test_missing_and_unknown_measurements(read: Read) -> None:
+    entry = timing(
+        "attention",
+        "mra",
+        512,
+        "forward",
+        relative_error=float("nan"),
+        cosine=None,
+        peak_bytes=0,
+        something_new=1,
+    )
+    (found,) = read(results([entry]))
+    (one,) = found.attention
+    assert (one.relative_error, one.cosine, one.peak_bytes) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "the file must be an object, got []"),
+        ({"benchmarks": []}, "is no result file of pytest-benchmark: it has no 'machine_info'"),
+        ({"machine_info": {}, "attention": 1}, "it has no 'benchmarks' at its top level"),
+        ({"machine_info": {}, "benchmarks": [{"name": "x"}]}, "no benchmark has an extra_info"),
+        ({"machine_info": {}, "benchmarks": 3}, "'benchmarks' must be a list, got 3"),
+    ],
+)
+def test_foreign_files(tmp_path: Path, content: Any, message: str) -> None:
+    path = write(tmp_path / "foreign.json", content)
+    with pytest.raises(ReportError) as error:
+        read_results([path])
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed_up": None}, "has no 'speed_up'"),
+        ({"seconds": 0}, "'seconds' must be a positive number, got 0"),
+        ({"seconds": float("inf")}, "'seconds' must be a positive number, got inf"),
+        ({"tokens": "512"}, "'tokens' must be a positive whole number, got '512'"),
+        ({"direction": "back"}, "'direction' must be one of forward, training, got 'back'"),
+        ({"shape": "1x2"}, "'shape' must be a list of positive whole numbers, got '1x2'"),
+        ({"cosine": "high"}, "'cosine' must be a number or null, got 'high'"),
+        ({"method": ""}, "'method' must be text, got ''"),
+    ],
+)
+def test_damaged_entries(read: Read, changes: dict[str, Any], message: str) -> None:
+    entry = timing("attention", "mra", 512, "forward")
+    entry["extra_info"] |= changes
+    with pytest.raises(ReportError) as error:
+        read(results([entry]))
+    assert "extra_info of benchmark 'attention[mra-512-forward]'" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=r"can't read .*none.json': No such file"):
+        read_results([tmp_path / "none.json"])
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"benchmarks": [')
+    with pytest.raises(ReportError, match=r"broken.json is not JSON"):
+        read_results([broken])
