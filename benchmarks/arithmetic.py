@@ -1,7 +1,8 @@
 """Multiply-adds of each method, relative to those of dense exact attention.
 
 Counted are the products of matrices and the sums that pool tokens, for N queries and keys of D
-channels in one head; softmax and the choice of blocks are not.
+channels in one head; softmax and the choice of blocks are not. It is what a method needs:
+`nystrom` as it stands here pools by a product of matrices, which costs more.
 """
 
 from __future__ import annotations

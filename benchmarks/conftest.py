@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(THREADS)
+    settings_of(config)  # refuses a wrong --device before anything else happens
     config.stash[NOT_RUN] = []
     # The summary lists what could not run.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
@@ -66,10 +67,16 @@ def pytest_benchmark_update_machine_info(
     device = settings_of(config).device
     machine_info["threads"] = torch.get_num_threads()
     machine_info["torch"] = torch.__version__
-    machine_info["capability"] = torch.backends.cpu.get_cpu_capability()
+    machine_info["capability"] = _capability(device)
     machine_info["device"] = _device_name(device, machine_info)
     machine_info["versions"] = installed_versions()
     machine_info.pop("node", None)
+
+
+def _capability(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else None
 
 
 def _device_name(device: torch.device, machine_info: dict[str, Any]) -> str:

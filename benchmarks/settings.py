@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from mra_plugin.cli.errors import BadArgumentError
+from mra_plugin.cli.options import parse_device
+
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
@@ -38,6 +41,9 @@ class Settings:
 
 def settings_of(config: pytest.Config) -> Settings:
     """Reads the options of the command line; without ``--device``, a GPU goes first."""
-    name = config.getoption("--device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if name == "cpu" else torch.bfloat16
-    return Settings(config.getoption("--full"), torch.device(name), dtype)
+    try:
+        device = parse_device(config.getoption("--device"))
+    except BadArgumentError as error:
+        raise pytest.UsageError(str(error)) from None
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    return Settings(config.getoption("--full"), device, dtype)

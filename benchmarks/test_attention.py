@@ -1,7 +1,7 @@
 """Attention alone beside PyTorch's own, forward and training, by length.
 
-Inputs are random: they cost what any inputs cost, but nearly even attention is the hardest to
-approximate, so closeness is for `test_closeness` to judge.
+Inputs are random, and their errors say nothing of real text: closeness is for `test_closeness` to
+judge.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from mra_plugin.cli import app
 from mra_plugin.cli.encoder import demo_model
 from mra_plugin.registry import api
 from mra_plugin.registry.host import Registry
+from mra_plugin.report.reading import read_results
+from mra_plugin.report.update import updated
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -168,6 +170,16 @@ def test_index_lists_every_page() -> None:
     index = (DOCS / "README.md").read_text()
     for page in set(PAGES) - {"README.md"}:
         assert f"({page})" in index
+
+
+def test_tables_are_those_of_the_result_files() -> None:
+    """As `mra report` would write them; benchmarks/README.md has the command."""
+    results = read_results(sorted((ROOT / "benchmarks" / "results").glob("*.json")))
+    texts = {path: path.read_text() for path in [ROOT / "README.md", *DOCS.glob("*.md")]}
+    marked = {path for path, text in texts.items() if "\n<!-- mra report: " in text}
+    assert ROOT / "README.md" in marked
+    for path in marked:
+        assert updated(texts[path], results) == texts[path], f"{path} is out of date"
 
 
 @pytest.mark.parametrize("page", PAGES)

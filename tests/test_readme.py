@@ -21,5 +21,5 @@ def test_examples_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     }
     for example in examples:
         exec(compile(example, str(README), "exec"), names)
-    assert "'mra', 'nystrom', 'sdpa', 'xformers'" in capsys.readouterr().out
+    assert "'mra', 'nystrom', 'sdpa', 'ulysses', 'xformers'" in capsys.readouterr().out
     assert "mean" in {backend.name for backend in available_attention()}

@@ -68,9 +68,9 @@ def _exact(backend: SDPBackend) -> Callable[[Inputs, Direction], Attend]:
         with sdpa_kernel(backend):
             return scaled_dot_product_attention(query, key, value)
 
-    def build(inputs: Inputs, _: Direction) -> Attend:
+    def build(inputs: Inputs, direction: Direction) -> Attend:
         try:
-            attend(*inputs)
+            attend_once(attend, inputs, direction, torch.ones_like(inputs[2]))
         except RuntimeError as error:
             raise CannotRunError(first_sentence(error)) from None
         return attend

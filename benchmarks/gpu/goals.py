@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ SPEED_UPS = {512: 1.0, 4096: 2.5, 16384: 8.0, 65536: 25.0}
 OVER_ORIGINAL = {4096: 8.0}
 MEMORY_OVER_FLASH = 1.25
 GROWTH_FROM, GROWTH_TO, GROWTH = 4096, 65536, 1.3
+
+# Other benchmarks have methods such as "mra per_row", at other sizes.
+_MRA = re.compile(r"mra \d+x\d+")
 
 Result = dict[str, Any]
 
@@ -40,14 +44,18 @@ def goals_of(results: list[Result]) -> list[Goal]:
     """Every goal that these results say something about.
 
     Args:
-        results: the extra_info of attention benchmarks; those of training count.
+        results: the extra_info of attention benchmarks; those of training on CUDA devices count.
     """
     found: list[Goal] = []
-    trained = [one for one in results if one.get("direction") == "training"]
+    trained = [
+        one
+        for one in results
+        if one["direction"] == "training" and one["device"].startswith("cuda")
+    ]
     for channels in sorted({one["shape"][-1] for one in trained}):
         same = [one for one in trained if one["shape"][-1] == channels]
         for one in same:
-            if one["method"].startswith("mra "):
+            if _MRA.fullmatch(one["method"]):
                 found += _of_one(one, same)
         found += _growth(same)
     return found
@@ -78,7 +86,7 @@ def _growth(results: list[Result]) -> Iterator[Goal]:
         for tokens in (GROWTH_FROM, GROWTH_TO)
     )
     for method in short:
-        if method.startswith("mra ") and method in long:
+        if _MRA.fullmatch(method) and method in long:
             ratio = long[method]["seconds"] / short[method]["seconds"]
             name = f"{_place(long[method])}, time over that at {GROWTH_FROM} tokens"
             yield Goal(name, None, GROWTH, ratio)

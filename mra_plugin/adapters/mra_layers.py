@@ -16,6 +16,7 @@ from .choice import MRA, attention_for, attention_with, dense_weights
 from .masks import read_model_mask
 from .module_patches import asks_for_ours, project, replace_forward, serve_family
 
+
 class _Call(threading.local):
     """What a call was told, which does not leave its thread.
 

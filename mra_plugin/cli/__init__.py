@@ -14,7 +14,7 @@ from .train import train
 
 app = typer.Typer(
     name="mra",
-    help="MRA attention beside exact attention, in pretrained encoders and on real text.",
+    help="MRA attention for long documents: compare, draw, convert, train.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

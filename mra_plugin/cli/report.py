@@ -1,4 +1,4 @@
-"""`mra report`: result files of the benchmarks as a page, plots and tables."""
+"""`mra report`: result files as a page, plots and tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,9 @@ def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULTS.json", help="What `pytest benchmarks --benchmark-json` wrote."
+            metavar="RESULTS.json",
+            help="What `pytest benchmarks --benchmark-json`, `mra compare --json` or "
+            "`mra train --distill` (closeness.json) wrote.",
         ),
     ],
     out: Annotated[
@@ -35,11 +37,12 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Shows what the benchmarks found: one HTML page, its plots, and the tables as Markdown.
+    """Shows what was measured: one HTML page, its plots, and the tables as Markdown.
 
     With `--update`, replaces in a file what stands between `<!-- mra report: NAME -->` and
-    `<!-- end of mra report -->` by the section NAME: speed, speed_all, time, memory, memory_all,
-    timed_error, growth, layer, layer_memory, closeness, budget, stages, not_run or machine.
+    `<!-- end of mra report -->` by the section NAME: compare, distillation, speed, speed_all,
+    time, memory, memory_all, growth, layer, layer_memory, closeness, budget, stages, not_run or
+    machine.
 
     Example: `mra report results.json --out report`
     """

@@ -119,7 +119,17 @@ def _by_method(rows: Sequence[Closeness], caption: str) -> Table:
 
 def _read_by(results: Results) -> str:
     read = dict.fromkeys(f"{one.model} reading {one.text}" for one in results.closeness)
-    return f"{', '.join(read)}; averaged over all layers and heads."
+    # The quick set takes fewer layers at some lengths.
+    layers = {one.tokens: one.layers for one in results.closeness}
+    if len(set(layers.values())) == 1:
+        over = _layers(next(iter(layers.values())))
+    else:
+        over = ", ".join(f"{_layers(layers[at])} at {at} tokens" for at in sorted(layers))
+    return f"{', '.join(read)}; averaged over all heads of {over}."
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
 
 
 def _distance(one: float, other: float) -> float:

@@ -1,6 +1,7 @@
 """Draws charts with matplotlib."""
 
 import io
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ SETTINGS: dict[Any, Any] = {
 }
 PANEL = (4.6, 3.5)  # inches
 LEGEND_ROW = 0.24  # inches
-MOST_ERROR = 1.3  # an output of zeros has error 1: what is above is off the chart
+MOST_ERROR = 1.3  # an output of zeros has error 1: of what is above, the panel's title tells
 
 
 def draw(chart: Chart, styles: Mapping[str, Style], columns: int) -> Figure:
@@ -75,7 +76,7 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _draw_panel(axes: Axes, panel: Panel, chart: Chart, styles: Mapping[str, Style]) -> None:
-    axes.set_title(panel.title)
+    axes.set_title(_title(panel, chart.y))
     axes.set_xlabel(chart.x.label)
     axes.set_ylabel(chart.y.label)
     axes.tick_params(labelbottom=True, labelleft=True)
@@ -88,6 +89,20 @@ def _draw_panel(axes: Axes, panel: Panel, chart: Chart, styles: Mapping[str, Sty
     lines = [line for one in chart.panels for line in one.lines]
     _scale(axes, "x", chart.x, [x for line in lines for x in line.x])
     _scale(axes, "y", chart.y, [y for line in lines for y in line.y])
+
+
+def _title(panel: Panel, y: Axis) -> str:
+    """The panel's title, and below it what lies above the axis."""
+    if y.unit != "error":
+        return panel.title
+    above = [
+        f"{line.method} {sum(y > MOST_ERROR for y in line.y)} of {len(line.y)}, "
+        f"up to {numbers.ratio(max(line.y))}"
+        for line in panel.lines
+        if max(line.y) > MOST_ERROR
+    ]
+    note = textwrap.wrap(f"points above the axis: {'; '.join(above)}", 44) if above else []
+    return "\n".join([panel.title, *note])
 
 
 def _look(style: Style) -> dict[str, Any]:

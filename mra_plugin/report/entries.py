@@ -1,9 +1,27 @@
-"""Single measurements, read from the JSON of a result file."""
+"""Single measurements and where they come from, read from the JSON of a result file."""
 
+from pathlib import Path
 from typing import cast
 
 from .fields import Fields
-from .results import DIRECTIONS, MRA, Closeness, Direction, NotRun, Span, Stage, Timing
+from .results import DIRECTIONS, MRA, Closeness, Direction, NotRun, Source, Span, Stage, Timing
+
+
+def source(path: Path, date: str | None, versions: Fields, commit: str | None = None) -> Source:
+    """Where figures come from.
+
+    Args:
+        path: the file.
+        date: when it was made, in ISO format, if known.
+        versions: by package; None for what was not there.
+        commit: of this repository, if known.
+    """
+    return Source(
+        file=path.name,
+        date=(date or "date unknown").partition("T")[0],
+        commit=commit,
+        versions=tuple((name, str(one)) for name, one in versions.values.items() if one),
+    )
 
 
 def timing(extra: Fields) -> Timing:
@@ -23,8 +41,6 @@ def timing(extra: Fields) -> Timing:
         ),
         peak_bytes=_bytes(extra, "peak_bytes"),
         reference_peak_bytes=_bytes(extra, "reference_peak_bytes"),
-        relative_error=extra.number_if_any("relative_error"),
-        cosine=extra.number_if_any("cosine"),
     )
 
 
@@ -41,6 +57,7 @@ def closeness(extra: Fields) -> Closeness:
         relative_cost=extra.number("relative_cost"),
         relative_error=extra.number_if_any("relative_error"),
         cosine=extra.number_if_any("cosine"),
+        layers=extra.count("layers"),
     )
 
 

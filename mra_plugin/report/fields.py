@@ -70,6 +70,13 @@ class Fields:
             raise self._wrong(name, "a list of positive whole numbers")
         return tuple(value)
 
+    def texts(self, name: str) -> list[str]:
+        """The list of strings called ``name``; an empty one where it is missing."""
+        value = self.values.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._wrong(name, "a list of texts")
+        return value
+
     def objects(self, name: str) -> "list[Fields]":
         """The list of objects called ``name``; an empty one where it is missing."""
         value = self.values.get(name) or []

@@ -16,8 +16,8 @@ def write_report(found: Sequence[Results], folder: Path) -> list[Path]:
     """Writes index.html, results.md, and each plot as SVG and PNG.
 
     Args:
-        found: what to report on; where there is more than one, the names of the plots' files end
-            with the device and the data type.
+        found: what to report on; where more than one has plots, the names of their files end with
+            the device and the data type.
         folder: made if it isn't there; files of the same names are replaced.
 
     Returns:
@@ -29,11 +29,12 @@ def write_report(found: Sequence[Results], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [(results, charts(results)) for results in found]
     look = styles(method for _, plots in drawn for plot in plots for method in plot.methods)
+    several = sum(bool(plots) for _, plots in drawn) > 1
     written = [folder / "index.html", folder / "results.md"]
     shown: list[tuple[Results, dict[str, Picture]]] = []
     for results, plots in drawn:
         pictures = {}
-        ending = f"-{_slug(results.title)}" if len(found) > 1 else ""
+        ending = f"-{_slug(results.title)}" if several else ""
         for plot in plots:
             wide = draw(plot, look, columns=2)
             narrow = svg(draw(plot, look, columns=1))

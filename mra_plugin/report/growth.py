@@ -38,7 +38,7 @@ def growth(timings: Iterable[Timing], method: str, direction: Direction) -> Grow
     for timing in timings:
         if (timing.method, timing.direction) == (method, direction):
             by_params.setdefault(repr(sorted(timing.params.items())), []).append(timing)
-    fitted = max(by_params.values(), key=lambda own: (len(own), own[-1].tokens), default=[])
+    fitted = max(by_params.values(), key=_most, default=[])
     if len(fitted) < FEWEST:
         return None
     fitted = sorted(fitted, key=lambda timing: timing.tokens)
@@ -51,6 +51,10 @@ def growth(timings: Iterable[Timing], method: str, direction: Direction) -> Grow
         time=fitted_exponent(tokens, [timing.seconds_each for timing in fitted]),
         memory=fitted_exponent(tokens, peaks) if len(peaks) == len(tokens) else None,
     )
+
+
+def _most(timings: Sequence[Timing]) -> tuple[int, int]:
+    return len(timings), max(timing.tokens for timing in timings)
 
 
 def fitted_exponent(tokens: Sequence[float], costs: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from .tables import Section
 
 # The sections of a page in their order, each with the plots that stand in it.
 CHAPTERS = {
+    "compare": (),
     "speed_all": ("speed-up",),
     "time": ("time",),
     "memory_all": ("memory",),
@@ -22,7 +23,7 @@ CHAPTERS = {
     "layer_memory": (),
     "closeness": ("error-cost", "error-density"),
     "budget": (),
-    "timed_error": (),
+    "distillation": (),
     "stages": (),
     "not_run": (),
     "machine": (),

@@ -1,4 +1,4 @@
-"""Result files of the benchmarks, read into `Results`."""
+"""Result files, read into `Results`."""
 
 import json
 from collections import Counter
@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .entries import closeness, not_run, stage, timing
+from .comparisons import is_comparison, read_comparison
+from .distillations import is_distillation, read_distillation
+from .entries import closeness, not_run, source, stage, timing
 from .errors import ReportError
 from .fields import Fields
 from .results import Results, Source, Timing
@@ -15,16 +17,17 @@ KINDS = ("attention", "layer", "closeness")
 
 
 def read_results(paths: Sequence[Path]) -> list[Results]:
-    """Reads result files of the benchmarks.
+    """Reads result files of the benchmarks, `mra compare` and `mra train`, in any mixture.
 
     Args:
-        paths: files in pytest-benchmark's JSON format.
+        paths: files in pytest-benchmark's JSON format, or written by `mra compare --json` or by
+            `mra train --distill` (closeness.json).
 
     Returns:
         One `Results` for each device and data type, and each number of channels if attention has
-        several, in order of appearance. What several files
-        measured on the same device in the same data type comes together; of a thing measured
-        more than once the last figures stay, and a note says so.
+        several, in order of appearance. What several files measured on the same device in the
+        same data type comes together; of a thing measured more than once the last figures stay,
+        and a note says so. `mra compare` names devices in its own way, so its figures stand apart.
 
     Raises:
         ReportError: a file can't be read or holds something else; the message names the file and
@@ -47,15 +50,22 @@ def _loaded(path: Path) -> Fields:
     except ValueError as error:
         raise ReportError(f"{path} is not JSON: {error}") from None
     whole = Fields(values, f"{path}: the file")
+    if is_comparison(whole) or is_distillation(whole):
+        return whole
     for name in "machine_info", "benchmarks":
         if name not in whole.values:
             raise ReportError(
-                f"{path} is no result file of pytest-benchmark: it has no {name!r} at its top level"
+                f"{path} is no result file of pytest-benchmark or `mra compare`: it has no "
+                f"{name!r} at its top level"
             )
     return whole
 
 
 def _parsed(whole: Fields, path: Path) -> list[Results]:
+    if is_comparison(whole):
+        return [read_comparison(whole, path)]
+    if is_distillation(whole):
+        return [read_distillation(whole, path)]
     groups: dict[tuple[str, str], Results] = {}
     left_out: Counter[str] = Counter()
     for entry in whole.objects("benchmarks"):
@@ -109,15 +119,14 @@ def _with(results: Results, kind: str, extra: Fields) -> Results:
 
 
 def _source(whole: Fields, path: Path) -> Source:
-    machine = whole.inner("machine_info")
-    versions = machine.inner("versions").values or {"torch": machine.values.get("torch")}
-    commit = whole.inner("commit_info")
+    machine, commit = whole.inner("machine_info"), whole.inner("commit_info")
+    versions = machine.inner("versions")
+    if not versions.values:
+        versions = Fields({"torch": machine.values.get("torch")}, versions.where)
     name = commit.text_if_any("id")
-    return Source(
-        file=path.name,
-        date=(whole.text_if_any("datetime") or "date unknown").partition("T")[0],
-        commit=name and name[:10] + (" with changes" if commit.values.get("dirty") else ""),
-        versions=tuple((name, str(version)) for name, version in versions.items() if version),
+    changed = " with changes" if commit.values.get("dirty") else ""
+    return source(
+        path, whole.text_if_any("datetime"), versions, f"{name[:10]}{changed}" if name else None
     )
 
 
@@ -128,6 +137,8 @@ def _joined(first: Results, second: Results) -> Results:
         attention=first.attention + second.attention,
         layer=first.layer + second.layer,
         closeness=first.closeness + second.closeness,
+        encoders=first.encoders + second.encoders,
+        distillations=first.distillations + second.distillations,
         not_run=tuple(dict.fromkeys(first.not_run + second.not_run)),
         stages=second.stages or first.stages,
         notes=first.notes + second.notes,
@@ -138,7 +149,16 @@ def _by_channels(results: Results) -> list[Results]:
     channels = list(dict.fromkeys(timing.shape[-1] for timing in results.attention))
     if len(channels) < 2:
         return [results]
-    alone = replace(results, layer=(), closeness=(), not_run=(), stages=(), notes=())
+    alone = replace(
+        results,
+        layer=(),
+        closeness=(),
+        encoders=(),
+        distillations=(),
+        not_run=(),
+        stages=(),
+        notes=(),
+    )
     # What has no channels to be told apart by stands with the first.
     return [
         replace(
@@ -153,17 +173,20 @@ def _by_channels(results: Results) -> list[Results]:
 def _without_repetitions(results: Results) -> Results:
     timings = [_last_timings(results.attention), _last_timings(results.layer)]
     closeness = tuple({(c.method, c.tokens, c.budget): c for c in results.closeness}.values())
-    repeated = (
-        len(results.attention + results.layer + results.closeness)
-        - sum(map(len, timings))
-        - len(closeness)
+    encoders = tuple(
+        {
+            (e.model, e.text, e.attention, repr(e.params), e.tokens): e for e in results.encoders
+        }.values()
     )
+    before = (results.attention, results.layer, results.closeness, results.encoders)
+    repeated = sum(map(len, before)) - sum(map(len, (*timings, closeness, encoders)))
     note = (f"{repeated} of the measurements were repeated later: the last ones count",)
     return replace(
         results,
         attention=timings[0],
         layer=timings[1],
         closeness=closeness,
+        encoders=encoders,
         notes=results.notes + note * (repeated > 0),
     )
 

@@ -33,9 +33,6 @@ class Timing:
         speed_up: time of the reference over the method's own, round by round.
         peak_bytes: most memory in use at a time, None where it can't be told.
         reference_peak_bytes: the reference's.
-        relative_error: Frobenius norm of the distance to exact attention's output, over the norm
-            of that; None for layers.
-        cosine: mean over tokens of the cosine to exact attention's output; None for layers.
     """
 
     method: str
@@ -48,8 +45,6 @@ class Timing:
     speed_up: Span
     peak_bytes: int | None
     reference_peak_bytes: int | None
-    relative_error: float | None
-    cosine: float | None
 
     @property
     def seconds_each(self) -> float:
@@ -75,8 +70,10 @@ class Closeness:
         budget_unit: "blocks per row" or "landmarks".
         density: share of the query-key pairs that are computed exactly; None without such pairs.
         relative_cost: multiply-adds over those of exact attention.
-        relative_error: as in `Timing`, averaged over layers and heads.
-        cosine: likewise.
+        relative_error: Frobenius norm of the distance to exact attention's output, over the norm
+            of that; averaged over layers and heads.
+        cosine: to exact attention's output, mean over tokens, layers and heads.
+        layers: how many layers of the encoder that is averaged over.
     """
 
     method: str
@@ -89,6 +86,68 @@ class Closeness:
     relative_cost: float
     relative_error: float | None
     cosine: float | None
+    layers: int
+
+
+@dataclass(frozen=True)
+class EncoderTiming:
+    """A whole pretrained encoder at one length, beside itself with exact attention.
+
+    Attributes:
+        model: the encoder.
+        text: what it reads.
+        exact: name of the exact attention.
+        attention: name of the other.
+        params: the other's parameters, by name.
+        remarks: what was done to model or text to reach the greatest length.
+        tokens: sequence length.
+        exact_seconds: median time of a forward pass with exact attention.
+        seconds: with the other.
+        token_cosine: between both outputs, mean over tokens.
+        sentence_cosine: between the means of all tokens' outputs.
+    """
+
+    model: str
+    text: str
+    exact: str
+    attention: str
+    params: dict[str, object]
+    remarks: tuple[str, ...]
+    tokens: int
+    exact_seconds: float
+    seconds: float
+    token_cosine: float | None
+    sentence_cosine: float | None
+
+    @property
+    def speed_up(self) -> float:
+        """How many times as fast as with exact attention."""
+        return self.exact_seconds / self.seconds
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A model beside its exact teacher at one length, before and after it was healed.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: examples in a step.
+        length: tokens of an example in training.
+        minutes: that training took.
+        threads: of the CPU.
+        tokens: length that closeness was measured at.
+        token_cosines: to the teacher's output, mean over tokens; before and after.
+        sentence_cosines: between the means of all tokens' outputs; before and after.
+    """
+
+    steps: int
+    batch: int
+    length: int
+    minutes: float
+    threads: int
+    tokens: int
+    token_cosines: tuple[float | None, float | None]
+    sentence_cosines: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -139,6 +198,8 @@ class Results:
         attention: attention alone.
         layer: a whole encoder layer.
         closeness: error against cost.
+        encoders: whole pretrained encoders, as `mra compare` measures them.
+        distillations: models before and after `mra train --distill`.
         not_run: what could not be measured.
         stages: parts of a step.
         notes: what a reader should know about these files.
@@ -153,6 +214,8 @@ class Results:
     attention: tuple[Timing, ...] = ()
     layer: tuple[Timing, ...] = ()
     closeness: tuple[Closeness, ...] = ()
+    encoders: tuple[EncoderTiming, ...] = ()
+    distillations: tuple[Distillation, ...] = ()
     not_run: tuple[NotRun, ...] = ()
     stages: tuple[Stage, ...] = ()
     notes: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from . import closeness_sections, numbers, timing_sections
+from . import closeness_sections, distillations, encoder_sections, numbers, timing_sections
 from .results import NotRun, Results
 from .tables import Section, Table, of_tables
 
@@ -81,17 +81,18 @@ def _machine(results: Results) -> Section:
 
 
 _SECTIONS: dict[str, Callable[[Results], Section | None]] = {
+    "compare": encoder_sections.compare,
     "speed": timing_sections.speed,
     "speed_all": timing_sections.speed_all,
     "time": timing_sections.time,
     "memory": timing_sections.memory,
     "memory_all": timing_sections.memory_all,
-    "timed_error": timing_sections.timed_error,
     "growth": timing_sections.growth_exponents,
     "layer": timing_sections.layer,
     "layer_memory": timing_sections.layer_memory,
     "closeness": closeness_sections.closeness,
     "budget": closeness_sections.budget,
+    "distillation": distillations.distillation,
     "stages": _stages,
     "not_run": _not_run,
     "machine": _machine,

@@ -2,14 +2,21 @@
 
 from . import numbers
 from .closeness_sections import at_one_budget
+from .encoder_sections import attention_name
 from .growth import growth
 from .results import DIRECTIONS, MRA, Results, Timing
 from .timing_sections import mra_methods
 
 
 def statements(results: Results) -> list[str]:
-    """Sentences on speed, memory, growth, the whole layer and closeness; none if all is missing."""
-    found = [*_speed(results), _growth(results), _layer(results), _closeness(results)]
+    """Sentences on speed, memory, growth, layer, closeness and encoder; none if all is missing."""
+    found = [
+        *_speed(results),
+        _growth(results),
+        _layer(results),
+        _closeness(results),
+        _encoder(results),
+    ]
     return [sentence for sentence in found if sentence]
 
 
@@ -79,21 +86,34 @@ def _closeness(results: Results) -> str | None:
     longest = max((one.tokens for one in rows), default=0)
     here = {one.method: one for one in rows if one.tokens == longest}
     mra = here.get(MRA)
-    if mra is None:
+    if mra is None or mra.relative_error is None:
         return None
     sentence = (
         f"{mra.model} reading {longest} tokens, {mra.budget} {mra.budget_unit}: MRA computes "
         f"{numbers.share(mra.density)} of the pairs exactly and comes within a relative error of "
         f"{numbers.error(mra.relative_error)}"
     )
-    beside = {"window": "a window of as many blocks", "oracle": "the best choice of blocks"}
+    beside = {"window": "a window of as many blocks", "oracle": "nearly the best choice of blocks"}
     others = [
         f"{words} {numbers.error(here[name].relative_error)}"
         for name, words in beside.items()
-        if name in here
+        if name in here and here[name].budget == mra.budget
     ]
     comparison = f" ({', '.join(others)})" if others else ""
     return f"{sentence} of exact attention's output{comparison}."
+
+
+def _encoder(results: Results) -> str | None:
+    own = [one for one in results.encoders if one.attention == MRA]
+    if not own:
+        return None
+    longest = max(own, key=lambda one: one.tokens)
+    return (
+        f"{longest.model} as a whole, forward at {longest.tokens} tokens: "
+        f"{numbers.ratio(longest.speed_up)} times as fast with {attention_name(longest)}, as with "
+        f"exact attention ({longest.exact}); cosine of the output "
+        f"{numbers.error(longest.token_cosine)} by token."
+    )
 
 
 def _of_mra(timings: tuple[Timing, ...], direction: str) -> list[Timing]:

@@ -52,18 +52,6 @@ def memory_all(results: Results) -> Section | None:
     return of_tables("memory_all", "Attention alone: memory", _setting(results), found)
 
 
-def timed_error(results: Results) -> Section | None:
-    """How close each method comes on the inputs that were timed."""
-    table = by_length(
-        [timing for timing in results.attention if timing.relative_error],
-        "forward",
-        "Relative error (cosine) of the output",
-        lambda timing: f"{numbers.error(timing.relative_error)} ({numbers.error(timing.cosine)})",
-    )
-    title = "Attention alone: error on the inputs that were timed"
-    return of_tables("timed_error", title, _setting(results), [table])
-
-
 def growth_exponents(results: Results) -> Section | None:
     """The power of the length that each method's time and memory grow with."""
     rows = []

@@ -72,8 +72,9 @@ def _generated(name: str, line: int, results: Sequence[Results]) -> str:
     if not bodies:
         files = ", ".join(dict.fromkeys(source.file for one in results for source in one.sources))
         raise ReportError(f"line {line}: nothing for section {name!r} was measured in {files}")
-    if len(bodies) == 1:
-        return bodies[0][1]
+    # The machines' own section names them already.
+    if len(bodies) == 1 or name == "machine":
+        return "\n\n".join(body for _, body in bodies)
     return "\n\n".join(f"**{escaped(title)}**\n\n{body}" for title, body in bodies)
 
 

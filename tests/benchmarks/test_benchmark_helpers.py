@@ -9,6 +9,7 @@ import torch
 from approximations import METHODS, approximation, budgets
 from closeness import closeness
 from interleaved import Step, compare, ratios
+from settings import settings_of
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -90,6 +91,15 @@ def test_budgets_that_make_everything_exact_are_left_out() -> None:
     assert budgets("mra", 512) == budgets("oracle", 512) == [1, 2, 4, 8]
     assert budgets("window", 4096) == [1, 2, 4, 8, 16, 32, 64]
     assert budgets("nystrom", 512) == [8, 16, 32, 64, 128, 256]
+
+
+def test_unknown_device_is_refused_in_one_line() -> None:
+    class Config:
+        def getoption(self, name: str) -> str:
+            return "abacus"
+
+    with pytest.raises(pytest.UsageError, match="--device 'abacus' can't be used here"):
+        settings_of(Config())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -25,7 +25,7 @@ def result(method: str, tokens: int, seconds: float, peak: int | None, **more: A
     return {
         "method": method, "tokens": tokens, "seconds": seconds, "peak_bytes": peak,
         "direction": "training", "shape": [1, 12, tokens, 64], "reference": "cudnn",
-        "speed_up": 0.0, **more,
+        "device": "cuda", "speed_up": 0.0, **more,
     }  # fmt: skip
 
 
@@ -58,6 +58,16 @@ def test_goals(load: Any) -> None:
     }
     assert str(goals[0]).endswith("3.00, at least 2.5: met")
     assert any(str(goal).endswith("1.30, at most 1.25: NOT MET") for goal in goals)
+
+
+def test_goals_are_those_of_the_gpu_benchmark_on_a_gpu(load: Any) -> None:
+    results = [
+        result("mra 32x8", 4096, 1.0, 1, device="cpu"),
+        result("mra 32x8", 4096, 1.0, 1, direction="forward"),
+        result("mra per_row", 4096, 1.0, 1),
+        result("mra per_row", 65536, 1.0, 1),
+    ]
+    assert load("goals").goals_of(results) == []
 
 
 def test_work_of_stages(load: Any) -> None:

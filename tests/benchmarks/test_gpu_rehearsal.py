@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from mra_plugin.ops import mra_attention
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
@@ -91,6 +95,20 @@ def test_entries_hold_what_a_reader_needs(rehearsed: tuple[dict[str, Any], str])
     assert result["machine_info"]["versions"]["torch"] == result["machine_info"]["torch"]
 
 
+def test_flex_attention_sees_the_blocks_that_mra_chose(
+    rehearsed: tuple[dict[str, Any], str],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 1, 64, 16, generator=generator) for _ in range(3))
+    exact = scaled_dot_product_attention(query, key, value)
+    sparse = mra_attention(
+        query, key, value, block_size=16, block_per_row=3, approx_mode="sparse", impl="reference"
+    )
+    extra = [entry["extra_info"] for entry in rehearsed[0]["benchmarks"]]
+    (flex,) = (one for one in extra if one["method"] == "flex_attention 16x3")
+    assert flex["relative_error"] == pytest.approx(((sparse - exact).norm() / exact.norm()).item())
+
+
 def test_stages_add_up_and_are_printed(rehearsed: tuple[dict[str, Any], str]) -> None:
     result, printed = rehearsed
     stages = ["pooling", "choosing", "coarse", "fine"]
@@ -105,8 +123,8 @@ def test_stages_add_up_and_are_printed(rehearsed: tuple[dict[str, Any], str]) ->
         assert all(one["floor_bytes_seconds"] > 0 for one in found)
         assert all(one["floor_operations_seconds"] > 0 for one in found)
     assert "where the time goes" in printed
-    assert "peak memory over flash's" in printed
-    assert "a rehearsal, which says nothing" in printed
+    assert "goals on an H100 (a rehearsal, which says nothing)" in printed
+    assert "not measured: nothing was trained on a CUDA device" in printed
 
 
 def test_without_a_gpu_it_says_how_to_rehearse(tmp_path: Path) -> None:

@@ -185,6 +185,45 @@ def gpu_results() -> dict[str, Any]:
     return results([*entries, unknown], machine_info=machine, stages=stages, not_run=[])
 
 
+def comparison(**changes: Any) -> dict[str, Any]:
+    """What `mra compare --attention mra --attention nystrom --json` writes."""
+
+    def row(attention: str, tokens: int, seconds: float, cosine: float) -> dict[str, Any]:
+        exact = 0.1 * (tokens / 512) ** 2
+        return {
+            "attention": attention,
+            "tokens": tokens,
+            "exact": {"seconds": exact, "times": [exact] * 3, "peak_bytes": 8_000_000},
+            "approximate": {"seconds": seconds, "times": [seconds] * 3, "peak_bytes": None},
+            "speed_up": exact / seconds,
+            "token_cosine": cosine,
+            "sentence_cosine": cosine - 0.01,
+        }
+
+    content = {
+        "date": "2026-02-04T10:00:00+00:00",
+        "versions": {"python": "3.11.7", "torch": "2.13.0", "xformers": None},
+        "model": "all-MiniLM-L6-v2",
+        "text": "Python's language reference",
+        "device": "cpu (x86_64, 2 threads)",
+        "dtype": "float32",
+        "threads": 2,
+        "exact": "sdpa",
+        "attention": {"mra": {"block_per_row": 8}, "nystrom": {}},
+        "results": [
+            row("mra", 512, 0.125, 0.9585),
+            row("mra", 4096, 1.6, 0.9256),
+            row("nystrom", 512, 0.05, 0.7),
+        ],
+        "notes": [
+            "exact: the model with its own attention (sdpa)",
+            "time: median of the rounds, ± half the distance from fastest to slowest",
+            "the model's 512 position embeddings are repeated up to 4096",
+        ],
+    }
+    return content | changes
+
+
 def not_run(
     kind: str, method: str, direction: str | None, tokens: int | None, reason: str
 ) -> dict[str, Any]:

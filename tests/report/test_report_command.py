@@ -1,3 +1,4 @@
+import re
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -6,6 +7,8 @@ from pathlib import Path
 import pytest
 from synthetic_results import closeness, results, write
 from typer.testing import Result
+
+from mra_plugin.report.sections import NAMES
 
 Run = Callable[..., Result]
 PLOTS = {"speed-up", "time", "memory", "layer-speed-up", "error-cost", "error-density"}
@@ -127,6 +130,11 @@ def test_missing_packages(
     page = tmp_path / "page.md"
     page.write_text("<!-- mra report: speed -->\n<!-- end of mra report -->\n")
     assert mra_report(cpu_file, "--update", page).exit_code == 0
+
+
+def test_help_names_every_section(mra_report: Run) -> None:
+    words = re.findall(r"\w+", mra_report("--help").output)
+    assert set(NAMES) <= set(words)
 
 
 def test_bad_arguments(mra_report: Run, cpu_file: Path, tmp_path: Path) -> None:

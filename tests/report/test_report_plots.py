@@ -142,21 +142,43 @@ def test_one_point_and_errors_off_the_chart_can_be_drawn(
         closeness("mra", 512, 16),
     ]
     (found,) = read(results(entries))
-    drawings = {chart.name: drawn(chart) for chart in charts(found)}
-    assert list(drawings) == ["speed-up", "time", "memory", "error-cost", "error-density"]
+    figures = {chart.name: draw(chart, styles(chart.methods), 2) for chart in charts(found)}
+    assert list(figures) == ["speed-up", "time", "memory", "error-cost", "error-density"]
+    (axes,) = figures["error-cost"].axes
+    title, *note = axes.get_title().splitlines()
+    assert title == "512 tokens"
+    assert " ".join(note) == "points above the axis: nystrom 1 of 1, up to 40.0"
+    assert axes.get_ylim()[1] < 2
+    (axes,) = figures["error-density"].axes
+    assert axes.get_title() == "512 tokens"
+
+
+def test_note_on_many_errors_off_the_chart_fits(read: Callable[..., list[Results]]) -> None:
+    entries = [
+        closeness(method, 4096, budget, relative_error=1.25 + budget)
+        for method in CLOSENESS
+        for budget in (1, 2, 64)
+    ]
+    (found,) = read(results(entries))
+    for chart in charts(found):
+        assert_nothing_is_cut_off(chart, columns=1)
 
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_nothing_is_cut_off(cpu: Results, columns: int) -> None:
     for chart in charts(cpu):
-        figure = draw(chart, styles(chart.methods), columns)
-        FigureCanvasAgg(figure).draw()
-        texts = [*figure.texts, *(text for legend in figure.legends for text in legend.texts)]
-        assert chart.title in [text.get_text() for text in texts]
-        boxes = [text.get_window_extent() for text in texts]
-        boxes += [axes.get_tightbbox() for axes in figure.axes]
-        for box in boxes:
-            assert box.x0 >= -1, chart.name
-            assert box.y0 >= -1, chart.name
-            assert box.x1 <= figure.bbox.width + 1, chart.name
-            assert box.y1 <= figure.bbox.height + 1, chart.name
+        assert_nothing_is_cut_off(chart, columns)
+
+
+def assert_nothing_is_cut_off(chart: Chart, columns: int) -> None:
+    figure = draw(chart, styles(chart.methods), columns)
+    FigureCanvasAgg(figure).draw()
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.texts)]
+    assert chart.title in [text.get_text() for text in texts]
+    boxes = [text.get_window_extent() for text in texts]
+    boxes += [axes.get_tightbbox() for axes in figure.axes]
+    for box in boxes:
+        assert box.x0 >= -1, chart.name
+        assert box.y0 >= -1, chart.name
+        assert box.x1 <= figure.bbox.width + 1, chart.name
+        assert box.y1 <= figure.bbox.height + 1, chart.name

@@ -19,7 +19,8 @@ def test_everything_arrives(cpu: Results) -> None:
     assert (one.direction, one.reference, one.shape) == ("forward", "sdpa", (1, 12, 4096, 64))
     assert one.speed_up.least < one.speed_up.median < one.speed_up.greatest
     assert one.params == {"block_per_row": 8}
-    assert (one.relative_error, one.cosine) == (0.4, 0.92)
+    close = next(c for c in cpu.closeness if (c.method, c.tokens, c.budget) == ("mra", 4096, 1))
+    assert (close.relative_error, close.layers) == (pytest.approx(0.6 * 127 / 128), 6)
     assert [one.method for one in cpu.not_run] == ["xformers", "xformers", "sdpa"]
     (source,) = cpu.sources
     assert (source.date, source.commit) == ("2026-02-03", "226c3a75e5")
@@ -57,26 +58,23 @@ def test_files_of_one_machine_come_together_and_the_last_figure_counts(read: Rea
 
 
 def test_missing_and_unknown_measurements(read: Read) -> None:
-    entry = timing(
-        "attention",
-        "mra",
-        512,
-        "forward",
-        relative_error=float("nan"),
-        cosine=None,
-        peak_bytes=0,
-        something_new=1,
-    )
-    (found,) = read(results([entry]))
-    (one,) = found.attention
-    assert (one.relative_error, one.cosine, one.peak_bytes) == (None, None, None)
+    entries = [
+        timing("attention", "mra", 512, "forward", peak_bytes=0, something_new=1),
+        closeness("mra", 512, 8, relative_error=float("nan"), cosine=None),
+    ]
+    (found,) = read(results(entries))
+    assert found.attention[0].peak_bytes is None
+    assert (found.closeness[0].relative_error, found.closeness[0].cosine) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ([], "the file must be an object, got []"),
-        ({"benchmarks": []}, "is no result file of pytest-benchmark: it has no 'machine_info'"),
+        (
+            {"benchmarks": []},
+            "is no result file of pytest-benchmark or `mra compare`: it has no 'machine_info'",
+        ),
         ({"machine_info": {}, "attention": 1}, "it has no 'benchmarks' at its top level"),
         ({"machine_info": {}, "benchmarks": [{"name": "x"}]}, "no benchmark has an extra_info"),
         ({"machine_info": {}, "benchmarks": 3}, "'benchmarks' must be a list, got 3"),
@@ -99,7 +97,7 @@ def test_foreign_files(tmp_path: Path, content: Any, message: str) -> None:
         ({"tokens": "512"}, "'tokens' must be a positive whole number, got '512'"),
         ({"direction": "back"}, "'direction' must be one of forward, training, got 'back'"),
         ({"shape": "1x2"}, "'shape' must be a list of positive whole numbers, got '1x2'"),
-        ({"cosine": "high"}, "'cosine' must be a number or null, got 'high'"),
+        ({"peak_bytes": "much"}, "'peak_bytes' must be a number or null, got 'much'"),
         ({"method": ""}, "'method' must be text, got ''"),
     ],
 )

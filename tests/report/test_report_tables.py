@@ -178,7 +178,25 @@ def test_statements_are_the_figures(cpu: Results) -> None:
     assert "2.3 (2.0 to 2.7) times as fast as roberta exact" in layer
     assert "longformer 1.1" in layer
     assert "relative error of 0.301" in close
-    assert "best choice of blocks 0.251" in close
+    assert "a window of as many blocks 0.477, nearly the best choice of blocks 0.251" in close
+
+
+def test_statement_names_only_what_had_as_many_blocks(read: Read) -> None:
+    entries = [closeness("mra", 512, 8), closeness("window", 512, 4), closeness("oracle", 512, 8)]
+    (sentence,) = statements(read(results(entries))[0])
+    assert "oracle" not in sentence
+    assert "window" not in sentence
+    assert "nearly the best choice of blocks" in sentence
+
+
+def test_closeness_says_how_many_layers(cpu: Results, read: Read) -> None:
+    shown = section("budget", cpu)
+    assert shown is not None
+    assert shown.text.endswith("averaged over all heads of 6 layers.")
+    quick = [closeness("mra", 512, 8), closeness("mra", 4096, 8, layers=2)]
+    shown = section("closeness", read(results(quick))[0])
+    assert shown is not None
+    assert shown.text.endswith("over all heads of 6 layers at 512 tokens, 2 layers at 4096 tokens.")
 
 
 def test_markdown_shows_text_as_it_is(cpu: Results) -> None:

@@ -1,0 +1,56 @@
+"""Files that `mra compare --json` writes, read into `Results`."""
+
+from pathlib import Path
+
+from .entries import source
+from .errors import ReportError
+from .fields import Fields
+from .results import EncoderTiming, Results
+
+_KEYS = frozenset({"model", "attention", "results"})
+
+
+def is_comparison(whole: Fields) -> bool:
+    """Whether a file comes from `mra compare`, by the names at its top level."""
+    return whole.values.keys() >= _KEYS
+
+
+def read_comparison(whole: Fields, path: Path) -> Results:
+    """What a file of `mra compare` holds.
+
+    Args:
+        whole: the file.
+        path: where it lies.
+
+    Raises:
+        ReportError: something is missing or of the wrong kind, or nothing was compared.
+    """
+    rows = whole.objects("results")
+    if not rows:
+        raise ReportError(f"{path} holds nothing to report: its 'results' are empty")
+    return Results(
+        machine=whole.text("device"),
+        threads=None,  # the device's name says how many
+        capability=None,
+        dtype=whole.text("dtype"),
+        sources=(source(path, whole.text_if_any("date"), whole.inner("versions")),),
+        encoders=tuple(_timing(row, whole) for row in rows),
+    )
+
+
+def _timing(row: Fields, whole: Fields) -> EncoderTiming:
+    attention = row.text("attention")
+    return EncoderTiming(
+        model=whole.text("model"),
+        text=whole.text("text"),
+        exact=whole.text("exact"),
+        attention=attention,
+        params=dict(whole.inner("attention").inner(attention).values),
+        # The other notes explain a table with other columns.
+        remarks=tuple(note for note in whole.texts("notes") if "repeated up to" in note),
+        tokens=row.count("tokens"),
+        exact_seconds=row.inner("exact").number("seconds"),
+        seconds=row.inner("approximate").number("seconds"),
+        token_cosine=row.number_if_any("token_cosine"),
+        sentence_cosine=row.number_if_any("sentence_cosine"),
+    )
