@@ -1,6 +1,6 @@
 # make demo   set up .venv and compare MRA attention with exact attention on real text
 # make bench  set up .venv, measure what takes less than ten minutes, and write report/
-# make bench-full  the same with every length and backend
+# make bench-full  the same with every length and budget
 # make test   set up .venv, lint, check types, run the tests
 # make clean  remove .venv and everything that was built
 

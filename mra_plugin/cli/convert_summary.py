@@ -19,6 +19,8 @@ def print_summary(found: Converted, wish: Wish, out: Path) -> None:
     facts.add_row("data type", str(found.dtype).removeprefix("torch."))
     if found.left_out:
         facts.add_row("left out", ", ".join(found.left_out))
+    if found.sentence_transformer:
+        facts.add_row("not copied", "what sentence-transformers reads, such as pooling")
     facts.add_row("check", _check(found, wish))
     table = Table(
         title="beside exact attention",

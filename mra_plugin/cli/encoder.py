@@ -3,7 +3,6 @@
 import copy
 from importlib import import_module
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 import mra_plugin
 from mra_plugin.convert.errors import ConversionError
 from mra_plugin.convert.exact import APPROXIMATE, EXACT, make_exact
-from mra_plugin.convert.loading import first_line, quiet
+from mra_plugin.convert.loading import first_line, is_missing_folder, quiet
 from mra_plugin.registry import get_attention
 
 from .errors import BadArgumentError
@@ -68,8 +67,7 @@ def load_encoder(
 
 def check_name(option: str, name: str) -> None:
     """Refuses a path without a folder, which transformers would take for an id on the hub."""
-    looks_like_a_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
-    if not Path(name).is_dir() and (looks_like_a_path or Path(name).exists()):
+    if is_missing_folder(name):
         raise BadArgumentError(f"{option}: there is no folder {name!r}")
 
 

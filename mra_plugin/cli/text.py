@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mra_plugin.framing import frame_of
+
 from .errors import BadArgumentError
 
 
@@ -58,15 +60,10 @@ def tokenize(tokenizer: Any, text: str, shortest: int) -> Tokens:
     content = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if not content:
         raise BadArgumentError("the model's tokenizer finds no tokens in the text")
-    ids = tokenizer("a", return_special_tokens_mask=True)
-    special = ids["special_tokens_mask"]
-    # Without a token that stands for "a", all special tokens go in front.
-    start = special.index(0) if 0 in special else len(special)
-    before = ids["input_ids"][:start]
-    after = [token for token, mark in zip(ids["input_ids"], special, strict=True) if mark][start:]
-    if shortest <= len(before) + len(after):
+    frame = frame_of(tokenizer)
+    if shortest <= frame.size:
         raise BadArgumentError(
-            f"--lengths must be more than the {len(before) + len(after)} special tokens that the "
-            f"model puts around any text, got {shortest}"
+            f"--lengths must be more than the {frame.size} special tokens that the model puts "
+            f"around any text, got {shortest}"
         )
-    return Tokens(before, content, after)
+    return Tokens(list(frame.before), content, list(frame.after))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,6 +19,7 @@ from .family import to_mra
 from .loading import (
     belongs_to,
     first_line,
+    is_sentence_transformer,
     lacks_pooler,
     load_checkpoint,
     quiet,
@@ -65,10 +67,10 @@ def convert(
     try:
         with written_whole(out) as folder:
             written = _write(name, folder, wish, read, started)
-            return _check(written, folder, wish, started)
+            return _check(written, folder, wish, is_sentence_transformer(name), started)
     except ConversionError:
         raise
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise ConversionError(first_line(error)) from error
 
 
@@ -140,7 +142,11 @@ def _write(
 
 
 def _check(
-    written: _Written, folder: Path, wish: Wish, started: Callable[[str], None]
+    written: _Written,
+    folder: Path,
+    wish: Wish,
+    sentence_transformer: bool,
+    started: Callable[[str], None],
 ) -> Converted:
     checked, params = written.checked, written.params
     started(f"{checked} tokens: the model as it is written, with a full budget")
@@ -165,6 +171,7 @@ def _check(
         dtype=written.dtype,
         weight_bytes=size_of(folder),
         left_out=written.left_out,
+        sentence_transformer=sentence_transformer,
         checked=checked,
         difference=difference,
         closeness=found,

@@ -12,6 +12,7 @@ import transformers
 from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 import mra_plugin
 from mra_plugin.adapters.support import check_class
@@ -97,6 +98,25 @@ def reload(
         raise ConversionError(f"what was written does not load: {listed(wrong)}")
     model.eval()
     return model
+
+
+def is_missing_folder(name: str) -> bool:
+    """Whether it is a path without a folder, which transformers would take for an id on the hub."""
+    looks_like_a_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
+    return not Path(name).is_dir() and (looks_like_a_path or Path(name).exists())
+
+
+def is_sentence_transformer(name: str) -> bool:
+    """Whether the files of sentence-transformers lie beside a model.
+
+    Args:
+        name: a folder, or the id of a model on the hub.
+    """
+    try:
+        with quiet():
+            return cached_file(name, "modules.json") is not None
+    except OSError:
+        return False
 
 
 def lacks_pooler(model: PreTrainedModel) -> bool:

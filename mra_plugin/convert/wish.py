@@ -47,6 +47,8 @@ class Converted:
         dtype: of its weights.
         weight_bytes: their size.
         left_out: tensors of the checkpoint that are not in it.
+        sentence_transformer: whether files of sentence-transformers lie beside the checkpoint,
+            which are not in it either.
         checked: tokens of the comparison with the old model.
         difference: the greatest relative one to the old model, with a full budget.
         closeness: to exact attention, by length.
@@ -60,6 +62,7 @@ class Converted:
     dtype: torch.dtype
     weight_bytes: int
     left_out: list[str]
+    sentence_transformer: bool
     checked: int
     difference: float
     closeness: list[Closeness]

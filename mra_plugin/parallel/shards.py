@@ -97,10 +97,16 @@ def shard_inputs(
     return shards
 
 
+def attends_across(config: Any) -> bool:
+    """Whether a model with this config takes shards of sequences, by its attention."""
+    from mra_plugin.adapters.choice import IMPLEMENTATIONS, attention_for
+
+    ours = config._attn_implementation in IMPLEMENTATIONS
+    return ours and isinstance(attention_for(config), UlyssesAttention)
+
+
 def _encoder(model: nn.Module) -> Any:
     from transformers import PreTrainedModel
-
-    from mra_plugin.adapters.choice import IMPLEMENTATIONS, attention_for
 
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -111,8 +117,7 @@ def _encoder(model: nn.Module) -> Any:
             "not"
         )
     config = encoder.config
-    ours = config._attn_implementation in IMPLEMENTATIONS
-    if not (ours and isinstance(attention_for(config), UlyssesAttention)):
+    if not attends_across(config):
         raise ValueError(
             f"model must attend across the processes, but its attention is "
             f"{config._attn_implementation!r}; call mra_plugin.patch(model, attention={NAME!r}) "

@@ -33,9 +33,13 @@ def read_distillation(whole: Fields, path: Path) -> Results:
     lengths = [row.count("tokens") for row in before]
     if not lengths or lengths != [row.count("tokens") for row in after]:
         raise ReportError(f"{path}: 'before' and 'after' must have the same lengths, at least one")
+    device = whole.text_if_any("device")
+    on_cpu = device is None or device.startswith("cpu")
+    where = f"{whole.count('threads')} CPU threads" if on_cpu else str(device)
+    seconds = whole.number_if_any("seconds")
     return Results(
-        machine=whole.text_if_any("device") or "training run",
-        threads=None,  # the device's name says how many
+        machine=f"training run on {where}",
+        threads=None,  # the name says how many
         capability=None,
         dtype=_dtype(settings),
         sources=(source(path, whole.text_if_any("date"), whole.inner("versions")),),
@@ -44,8 +48,8 @@ def read_distillation(whole: Fields, path: Path) -> Results:
                 steps=settings.count("steps"),
                 batch=settings.count("batch_size"),
                 length=settings.count("length"),
-                minutes=whole.number("seconds") / 60,
-                threads=whole.count("threads"),
+                where=where,
+                minutes=None if seconds is None else seconds / 60,
                 tokens=old.count("tokens"),
                 token_cosines=(
                     old.number_if_any("token_cosine"),
@@ -77,10 +81,12 @@ def distillation(results: Results) -> Section | None:
 
 def _table(run: list[Distillation]) -> Table:
     first = run[0]
+    cost = first.where
+    if first.minutes is not None:
+        cost = f"{first.minutes:.0f} minutes, {cost}"
     return Table(
         f"Cosine to the teacher with exact attention on held-out text, before and after "
-        f"{first.steps} steps of {first.batch} examples of {first.length} tokens "
-        f"({first.minutes:.0f} minutes, {first.threads} CPU threads)",
+        f"{first.steps} steps of {first.batch} examples of {first.length} tokens ({cost})",
         ("tokens", "token cosine", "after", "sentence cosine", "after"),
         tuple(
             (str(one.tokens), *map(numbers.error, (*one.token_cosines, *one.sentence_cosines)))

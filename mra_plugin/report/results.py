@@ -133,8 +133,8 @@ class Distillation:
         steps: optimizer steps.
         batch: examples in a step.
         length: tokens of an example in training.
-        minutes: that training took.
-        threads: of the CPU.
+        where: what trained it, for example "2 CPU threads".
+        minutes: that training took; None if it was resumed.
         tokens: length that closeness was measured at.
         token_cosines: to the teacher's output, mean over tokens; before and after.
         sentence_cosines: between the means of all tokens' outputs; before and after.
@@ -143,8 +143,8 @@ class Distillation:
     steps: int
     batch: int
     length: int
-    minutes: float
-    threads: int
+    where: str
+    minutes: float | None
     tokens: int
     token_cosines: tuple[float | None, float | None]
     sentence_cosines: tuple[float | None, float | None]

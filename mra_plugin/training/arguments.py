@@ -54,10 +54,15 @@ def trainer_arguments(config: TrainingConfig, out: Path, evaluates: bool) -> Tra
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    shares = args.world_size * max(1, args.n_gpu) * config.accumulate
+    if config.fp16 and args.device.type == "cpu":  # where it would be left out in silence
+        raise TrainingError("fp16 needs a GPU; on a CPU, bf16 gives mixed precision")
+    # One process has one GPU. With more, the Trainer would use DataParallel, where the loss of the
+    # whole batch, computed in one place, would count once for each of them.
+    args._n_gpu = min(1, args.n_gpu)
+    shares = args.world_size * config.accumulate
     if config.batch_size % shares:
         raise TrainingError(
-            f"batch_size must be a multiple of {shares} (devices times accumulate), got "
+            f"batch_size must be a multiple of {shares} (processes times accumulate), got "
             f"{config.batch_size}"
         )
     args.per_device_train_batch_size = config.batch_size // shares

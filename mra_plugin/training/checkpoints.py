@@ -42,17 +42,20 @@ def check_folder(out: Path, config: TrainingConfig, resume: bool) -> Path | None
         The checkpoint to go on from, if any.
 
     Raises:
-        TrainingError: another run is there and ``resume`` is not set, or its settings differ.
+        TrainingError: another run is there and ``resume`` is not set, or its settings differ; or a
+            model is there that the run would replace.
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"OUT must be a folder, got {str(out)!r}")
-    if not resume:
-        if (out / SETTINGS).exists():
-            raise TrainingError(
-                f"{str(out)!r} holds a run already: go on with --resume, or name another folder"
-            )
-        return None
-    checkpoint = last_checkpoint(out)
+    if (out / SETTINGS).exists() and not resume:
+        raise TrainingError(
+            f"{str(out)!r} holds a run already: go on with --resume, or name another folder"
+        )
+    checkpoint = last_checkpoint(out) if resume else None
+    if checkpoint is None and (out / "config.json").exists():
+        raise TrainingError(
+            f"{str(out)!r} holds a model, which this run would replace: name another folder"
+        )
     if checkpoint is not None and (out / SETTINGS).exists():
         before = TrainingConfig(**settings_from_yaml(out / SETTINGS))
         changed = [
@@ -65,6 +68,23 @@ def check_folder(out: Path, config: TrainingConfig, resume: bool) -> Path | None
                 f"--resume goes on with the same settings, but {changed[0]} differs"
             )
     return checkpoint
+
+
+def check_optimizer(checkpoint: Path, sharded: bool) -> None:
+    """Checks that a run can go on with the optimizer of a checkpoint.
+
+    Args:
+        checkpoint: to go on from.
+        sharded: whether the run spreads parameters over processes (FSDP).
+
+    Raises:
+        TrainingError: the optimizer was saved in the other form.
+    """
+    if (checkpoint / "optimizer.pt").is_file() == sharded:
+        other = "without FSDP" if sharded else "with FSDP"
+        raise TrainingError(
+            f"{str(checkpoint)!r} holds the optimizer in the form of a run {other}: go on {other}"
+        )
 
 
 def _is_complete(folder: Path) -> bool:

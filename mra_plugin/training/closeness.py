@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from mra_plugin.measure import cosines
@@ -52,22 +53,21 @@ class Closeness:
         """Cosines to the teacher's last hidden states.
 
         Args:
-            encoder: on any device, where the teacher goes as well; left in evaluation mode.
+            encoder: goes to the teacher's device; left in evaluation mode.
 
         Returns:
             For each length: ``tokens``, ``examples``, ``token_cosine`` (mean over the tokens) and
             ``sentence_cosine`` (of the mean of all tokens), averaged over the examples.
         """
-        encoder.eval()
-        teacher: Any = self._teacher
-        teacher = teacher.to(encoder.device)
+        teacher, device = self._teacher, self._teacher.device
+        nn.Module.to(encoder, device).eval()
         rows = []
         for length, examples in self._examples.items():
             pairs = []
             for ids in examples:
-                inputs = torch.tensor([ids], device=encoder.device)
+                inputs = torch.tensor([ids], device=device)
                 mask = torch.ones_like(inputs)
-                with torch.inference_mode():
+                with torch.no_grad():
                     exact, ours = (
                         model(input_ids=inputs, attention_mask=mask).last_hidden_state
                         for model in (teacher, encoder)

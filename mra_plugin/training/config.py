@@ -170,5 +170,7 @@ def _check(config: TrainingConfig) -> None:
         raise TrainingError("steps must be given: the text is a stream whose end is not known")
     if config.distill is not None and config.task != "mlm":
         raise TrainingError(f"distill goes with task 'mlm', got task {config.task!r}")
+    if config.distill is None and config.mlm_weight:
+        raise TrainingError("mlm_weight is of the loss beside distillation: give distill as well")
     if config.distill is not None and config.from_scratch:
         raise TrainingError("distill heals trained weights; it excludes from_scratch")

@@ -30,12 +30,12 @@ class Distillation:
     Attributes:
         teacher: encoder with exact attention.
         closeness: of an encoder to the teacher.
-        whole: the model whose encoder is trained, with its heads.
+        headless: whether the encoder alone is trained, of a model that has a head.
     """
 
     teacher: PreTrainedModel
     closeness: Closeness
-    whole: PreTrainedModel
+    headless: bool
 
 
 def load_teacher(config: TrainingConfig, student: PreTrainedModel, length: int) -> PreTrainedModel:

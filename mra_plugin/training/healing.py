@@ -20,19 +20,19 @@ from .models import encoder_of, put_attention
 FIGURES = "closeness.json"
 
 
-def write_whole(config: TrainingConfig, out: Path, whole: PreTrainedModel) -> PreTrainedModel:
+def write_whole(config: TrainingConfig, out: Path, headless: bool) -> PreTrainedModel:
     """Gives a trained encoder its heads back, in the folder that it was written to.
 
     Args:
         config: of the run.
-        out: folder with the trained model, which may be the encoder alone.
-        whole: the model as it was loaded; its weights may be spread over processes by now.
+        out: folder with the trained model.
+        headless: whether it is the encoder alone.
 
     Returns:
         The trained encoder, in evaluation mode.
     """
     trained = load_checkpoint(str(out)).model
-    if isinstance(trained, type(whole)):
+    if not headless:
         return encoder_of(trained)
     complete = load_checkpoint(config.model).model
     complete.float()
@@ -48,7 +48,8 @@ def write_closeness(
     out: Path,
     before: list[dict[str, float]],
     after: list[dict[str, float]],
-    seconds: float,
+    seconds: float | None,
+    device: str,
     versions: dict[str, str | None],
     say: Callable[[str], None],
 ) -> None:
@@ -59,13 +60,15 @@ def write_closeness(
         out: its folder.
         before: what `Closeness.measure` found before training.
         after: and after it.
-        seconds: that training took.
+        seconds: that training took; None if it was resumed.
+        device: that it trained on.
         versions: of what is installed.
         say: is told one line per length.
     """
     figures: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions,
+        "device": device,
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "settings": dataclasses.asdict(config),

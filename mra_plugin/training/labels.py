@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
@@ -18,7 +17,7 @@ from transformers import (
 from .config import TrainingConfig
 from .errors import TrainingError
 from .losses import IGNORED, labelled_loss
-from .models import example_length, fresh_weights, load_model
+from .models import example_length, known_labels, load_model
 from .task_data import check_classify, check_tokens, read_examples
 from .work import Work
 
@@ -58,14 +57,13 @@ def _prepare(config: TrainingConfig, tokenizer: Any, of_words: bool) -> Work:
     model_class: Any = (
         AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
     )
-    model, fresh = load_model(config, model_class, **settings)
+    model, notes = load_model(config, model_class, **settings)
     length = example_length(config, model)
     encode = _encode_words if of_words else _encode_text
     cut: list[str] = []
     sets = [
         [encode(row, tokenizer, length, ids, cut) for row in rows] for rows in (train, held_out)
     ]
-    notes = fresh_weights(fresh)
     if cut:
         notes.append(f"{len(cut)} texts are cut at {length} tokens, such as {cut[0]}")
     return Work(
@@ -85,7 +83,7 @@ def _prepare(config: TrainingConfig, tokenizer: Any, of_words: bool) -> Work:
 def _names(config: TrainingConfig, rows: list[dict[str, Any]]) -> list[str]:
     """The labels, in the checkpoint's order if it knows them all, otherwise sorted."""
     found = {label for row in rows for label in row["labels"]}
-    known = AutoConfig.from_pretrained(config.model).id2label or {}
+    known = known_labels(config)
     if found <= set(known.values()):
         return [known[number] for number in sorted(known)]
     return sorted(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 import mra_plugin
-from mra_plugin.convert.loading import first_line, quiet
+from mra_plugin.convert.loading import first_line, is_missing_folder, quiet
 from mra_plugin.convert.positions import position_tables
+from mra_plugin.parallel.shards import attends_across
+from mra_plugin.parallel.ulysses import NAME
 
 from .config import TrainingConfig
 from .errors import TrainingError
@@ -48,14 +49,15 @@ def load_model(
         **settings: for the model's config.
 
     Returns:
-        (the model, names of its weights that were not in the checkpoint and are random).
+        (the model, what the user should know of it: weights that were not in the checkpoint and
+        are random, weights of the checkpoint that it has no use for).
 
     Raises:
         TrainingError: it can't be loaded, or can't take the attention.
     """
     name = config.model
     _check_folder(name)
-    fresh: list[str] = []
+    notes: list[str] = []
     with _loading(name, "model"):
         if config.from_scratch:
             model_config = AutoConfig.from_pretrained(name, **settings)
@@ -70,24 +72,33 @@ def load_model(
                 **settings,
             )
             mismatched = {key for key, *_ in loading["mismatched_keys"]}
-            fresh = sorted({*loading["missing_keys"], *mismatched})
+            notes = [
+                *_note({*loading["missing_keys"], *mismatched}, "start at random"),
+                *_note(loading["unexpected_keys"], "of the checkpoint are not used"),
+            ]
     put_attention(model, config)
-    return model, fresh
+    return model, notes
 
 
 def put_attention(model: PreTrainedModel, config: TrainingConfig) -> None:
     """Puts in the attention that the settings name, if they name one.
 
     Raises:
-        TrainingError: there is no such attention, or the model can't take it.
+        TrainingError: there is no such attention, the model can't take it, or the model has one
+            for shards of sequences.
     """
-    if config.attention is None:
-        return
     params = {} if config.block_per_row is None else {"block_per_row": config.block_per_row}
     try:
-        mra_plugin.patch(model, attention=config.attention, **params)
+        if config.attention is not None:
+            mra_plugin.patch(model, attention=config.attention, **params)
+        sharded = attends_across(model.config)
     except (LookupError, TypeError, ValueError) as error:
         raise TrainingError(f"can't use attention {config.attention!r}: {error}") from None
+    if sharded:  # it would take the examples of all processes for parts of one
+        raise TrainingError(
+            f"attention {NAME!r} is for sequences in shards, and `mra train` gives each process "
+            "whole ones; its own training loop is in docs/scaling.md"
+        )
 
 
 def encoder_of(model: Any) -> PreTrainedModel:
@@ -121,11 +132,14 @@ def example_length(config: TrainingConfig, model: PreTrainedModel) -> int:
     return int(config.length or limit or 0)
 
 
-def fresh_weights(names: list[str]) -> list[str]:
-    """Says which weights start at random."""
-    if not names:
-        return []
-    return [f"{len(names)} tensors are not in the checkpoint and start at random: {names[0]}, ..."]
+def known_labels(config: TrainingConfig) -> dict[int, str]:
+    """The labels that a checkpoint's config names, by number.
+
+    Raises:
+        TrainingError: there is no config.
+    """
+    with _loading(config.model, "config"):
+        return AutoConfig.from_pretrained(config.model).id2label or {}
 
 
 def save_memory(model: PreTrainedModel) -> None:
@@ -136,9 +150,12 @@ def save_memory(model: PreTrainedModel) -> None:
 
 
 def _check_folder(name: str) -> None:
-    looks_like_a_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
-    if not Path(name).is_dir() and (looks_like_a_path or Path(name).exists()):
+    if is_missing_folder(name):
         raise TrainingError(f"there is no folder {name!r}")
+
+
+def _note(names: Collection[str], what: str) -> list[str]:
+    return [f"{len(names)} tensors {what}, such as {min(names)}"] if names else []
 
 
 @contextmanager

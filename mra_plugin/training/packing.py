@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import IterableDataset
+
+from mra_plugin.framing import Frame, frame_of
 
 from .errors import TrainingError
 from .text_data import Documents
 
 # Documents that are shuffled among each other, and that are tokenized at a time.
 SHUFFLED, TOKENIZED = 1000, 16
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The special tokens of a model.
-
-    Attributes:
-        before: ids in front of any text.
-        after: ids behind it, which also part one document from the next.
-    """
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Special tokens of an example."""
-        return len(self.before) + len(self.after)
-
-
-def frame_of(tokenizer: Any) -> Frame:
-    """The special tokens that a tokenizer puts around a text."""
-    ids = tokenizer("a", return_special_tokens_mask=True)
-    marks = ids["special_tokens_mask"]
-    # Without a token that stands for "a", all special tokens go in front.
-    start = marks.index(0) if 0 in marks else len(marks)
-    special = [token for token, mark in zip(ids["input_ids"], marks, strict=True) if mark]
-    return Frame(tuple(special[:start]), tuple(special[start:]))
 
 
 def tokenized(documents: Documents, tokenizer: Any) -> Iterator[list[int]]:

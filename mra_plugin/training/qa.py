@@ -14,7 +14,7 @@ from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding,
 from .config import TrainingConfig
 from .errors import TrainingError
 from .losses import IGNORED, loss_of_logits
-from .models import example_length, fresh_weights, load_model
+from .models import example_length, load_model
 from .task_data import check_qa, read_examples
 from .work import Work
 
@@ -27,10 +27,14 @@ def answers(config: TrainingConfig, tokenizer: Any) -> Work:
     """
     if not tokenizer.is_fast:
         raise TrainingError(f"task 'qa' needs a fast tokenizer, {config.model!r} has none")
+    if tokenizer.padding_side != "right":
+        raise TrainingError(
+            f"task 'qa' needs a tokenizer that pads on the right, that of {config.model!r} pads on "
+            f"the {tokenizer.padding_side}"
+        )
     train, held_out = read_examples(config, check_qa)
-    model, fresh = load_model(config, AutoModelForQuestionAnswering)
+    model, notes = load_model(config, AutoModelForQuestionAnswering)
     length = example_length(config, model)
-    notes = fresh_weights(fresh)
     encoded = [[_encode(row, tokenizer, length) for row in rows] for rows in (train, held_out)]
     cut = [row["where"] for rows in encoded for row in rows if row["cut"]]
     if cut:
@@ -113,8 +117,9 @@ def _encode(row: dict[str, Any], tokenizer: Any, length: int) -> dict[str, Any]:
         for place, sequence in zip(inputs.pop("offset_mapping"), inputs.sequence_ids(), strict=True)
     ]
     answer = row["answers"][0]
-    first = inputs.char_to_token(answer["start"], sequence_index=1)
-    last = inputs.char_to_token(answer["start"] + len(answer["text"]) - 1, sequence_index=1)
+    text = answer["text"].rstrip()  # white space is in no token
+    start, end = answer["start"] + len(text) - len(text.lstrip()), answer["start"] + len(text)
+    first, last = (inputs.char_to_token(at, sequence_index=1) for at in (start, end - 1))
     found = first is not None and last is not None
     return {
         "inputs": dict(inputs),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging
 
 from mra_plugin.parallel.parameters import shard_for_accelerate
 
 from .arguments import trainer_arguments
-from .checkpoints import SETTINGS, check_folder
+from .callbacks import Lines, NoStepLeftError, StopAtTheEnd
+from .checkpoints import SETTINGS, check_folder, check_optimizer
 from .config import TrainingConfig
 from .distillation import DistillationTrainer
+from .errors import TrainingError
 from .healing import write_closeness, write_whole
 from .labels import classify, tokens
 from .models import encoder_of, load_tokenizer, save_memory
@@ -50,7 +53,12 @@ def train(
     tokenizer = load_tokenizer(config.model, words=config.task == "tokens")
     prepare = TASKS[config.task] if config.distill is None else distillation
     work = prepare(config, tokenizer)
-    trainer = _trainer(config, out, tokenizer, work)
+    try:
+        trainer = _trainer(config, out, tokenizer, work)
+    except ValueError as error:  # what the device or the model can't do
+        raise TrainingError(str(error)) from None
+    if checkpoint:
+        check_optimizer(checkpoint, sharded=trainer.is_fsdp_enabled)
     main = trainer.is_world_process_zero()
     if main:
         out.mkdir(parents=True, exist_ok=True)
@@ -63,15 +71,17 @@ def train(
     before = heal.closeness.measure(encoder_of(work.model)) if heal and main else []
     shard_for_accelerate(work.model, trainer.accelerator)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
+    with suppress(NoStepLeftError):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = None if checkpoint else time.perf_counter() - started
     if work.eval_data:
         trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
     if heal and main:
-        after = heal.closeness.measure(write_whole(config, out, heal.whole))
-        write_closeness(config, out, before, after, seconds, versions, say)
+        after = heal.closeness.measure(write_whole(config, out, heal.headless))
+        device = str(trainer.args.device)
+        write_closeness(config, out, before, after, seconds, device, versions, say)
 
 
 def _trainer(config: TrainingConfig, out: Path, tokenizer: Any, work: Work) -> Trainer:
@@ -96,18 +106,14 @@ def _trainer(config: TrainingConfig, out: Path, tokenizer: Any, work: Work) -> T
         trainer = DistillationTrainer(
             **parts, teacher=work.distillation.teacher, mlm_weight=config.mlm_weight
         )
+        if trainer.is_fsdp_enabled:  # transformers collects them by classes that sharding changes
+            raise TrainingError(
+                "distill needs the hidden states of every layer, which a model under FSDP does not "
+                "give: use torchrun without it"
+            )
+    trainer.add_callback(StopAtTheEnd())
     if trainer.args.disable_tqdm:
         logging.disable_progress_bar()
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Lines())
     return trainer
-
-
-class Lines(TrainerCallback):
-    """Prints the log as short lines, where there is no terminal for a progress bar."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
-        """Called by the Trainer."""
-        if state.is_world_process_zero:
-            figures = (f"{k} {v:.6g}" for k, v in logs.items() if isinstance(v, float))
-            print(f"step {state.global_step}/{state.max_steps}", *figures, sep="  ", flush=True)

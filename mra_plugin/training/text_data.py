@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 Documents: TypeAlias = datasets.IterableDataset
 # What a folder is searched for; other names can be given as files or globs.
 IN_FOLDERS = (".txt", *JSON_LINES)
+# JSON can spell half of a character, as of an emoji that was cut in two: a surrogate by itself.
+_ESCAPED, _HALF = re.compile(r"\\u[dD]"), re.compile("[\ud800-\udfff]")
 
 
 def find_files(option: str, patterns: Sequence[str]) -> list[str]:
@@ -61,6 +64,8 @@ def read_json_lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise TrainingError(f"{file}:{number}:{error.colno}: {error.msg}") from None
             if not isinstance(content, dict):
                 raise TrainingError(f"{file}:{number}:1: must be a JSON object, got {line[:40]!r}")
+            if _ESCAPED.search(line) and _HALF.search(json.dumps(content, ensure_ascii=False)):
+                raise TrainingError(f"{file}:{number}: has half of a character, such as \\ud83d")
             yield number, content
 
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from mra_plugin.convert.errors import ConversionError
 from mra_plugin.convert.loading import load_checkpoint
+from mra_plugin.framing import frame_of
 
 from .closeness import Closeness
 from .config import TrainingConfig
@@ -20,12 +21,11 @@ from .masking import NumberedMasking, example_losses, padded, perplexity
 from .models import (
     encoder_of,
     example_length,
-    fresh_weights,
     load_model,
     longest_input,
     put_attention,
 )
-from .packing import PackedStream, frame_of, packed_list
+from .packing import PackedStream, packed_list
 from .text_data import Documents, documents, find_files
 from .work import Work
 
@@ -41,9 +41,9 @@ def masked_lm(config: TrainingConfig, tokenizer: Any) -> Work:
     """
     if tokenizer.mask_token is None:
         raise TrainingError(f"the tokenizer of {config.model!r} has no mask token to train with")
-    model, fresh = load_model(config, AutoModelForMaskedLM)
+    model, notes = load_model(config, AutoModelForMaskedLM)
     length = example_length(config, model)
-    train_data, eval_data = packed_data(config, tokenizer, length)
+    train_data, eval_data = packed_data(config, tokenizer, length, EVALUATED)
     return Work(
         model=model,
         train_data=train_data,
@@ -52,7 +52,7 @@ def masked_lm(config: TrainingConfig, tokenizer: Any) -> Work:
         loss=labelled_loss,
         keep=example_losses,
         metrics=perplexity,
-        notes=fresh_weights(fresh),
+        notes=notes,
     )
 
 
@@ -67,14 +67,13 @@ def distillation(config: TrainingConfig, tokenizer: Any) -> Work:
             "distill reports closeness on held-out text: give eval_data or eval_share"
         )
     masked = config.mlm_weight > 0
-    model, fresh = load_model(config, AutoModelForMaskedLM) if masked else (_whole(config), [])
+    model, notes = load_model(config, AutoModelForMaskedLM) if masked else (_whole(config), [])
     length = example_length(config, model)
-    train_data, _ = packed_data(config, tokenizer, length)
+    train_data, _ = packed_data(config, tokenizer, length, 1)
     limit = longest_input(model) or max(config.closeness_lengths)
     lengths = [tokens for tokens in config.closeness_lengths if tokens <= limit]
     teacher = load_teacher(config, model, max([length, *lengths]))
     closeness = Closeness(teacher, held_out(config), tokenizer, lengths)
-    notes = fresh_weights(fresh)
     left_out = sorted(set(config.closeness_lengths) - set(closeness.lengths))
     if left_out:
         notes.append(f"no closeness at {left_out}: beyond the model or the held-out text")
@@ -91,7 +90,7 @@ def distillation(config: TrainingConfig, tokenizer: Any) -> Work:
         eval_data=None,
         collator=collator if masked else PlainRows(tokenizer.pad_token_id),
         notes=notes,
-        distillation=Distillation(teacher, closeness, whole=model),
+        distillation=Distillation(teacher, closeness, headless=trained is not model),
     )
 
 
@@ -108,9 +107,22 @@ class PlainRows:
 
 
 def packed_data(
-    config: TrainingConfig, tokenizer: Any, length: int
+    config: TrainingConfig, tokenizer: Any, length: int, evaluated: int
 ) -> tuple[PackedStream, list[dict[str, Any]] | None]:
-    """Examples of packed text: an endless stream to train on, and a list to evaluate on."""
+    """Examples of packed text.
+
+    Args:
+        config: of the run.
+        tokenizer: of the model.
+        length: tokens of an example.
+        evaluated: examples to evaluate on, at most.
+
+    Returns:
+        (endless stream to train on, list to evaluate on if the settings ask for it).
+
+    Raises:
+        TrainingError: there is no text, or no room for it.
+    """
     if length <= frame_of(tokenizer).size:
         raise TrainingError(
             f"length must be more than the {frame_of(tokenizer).size} special tokens that the "
@@ -120,7 +132,7 @@ def packed_data(
     stream = PackedStream(documents(files, config.eval_share), tokenizer, length, config.seed)
     if not config.eval_data and not config.eval_share:
         return stream, None
-    eval_data = packed_list(held_out(config), tokenizer, length, EVALUATED)
+    eval_data = packed_list(held_out(config), tokenizer, length, evaluated)
     if not eval_data:
         what = f"eval_share={config.eval_share}" if config.eval_share else "eval_data"
         raise TrainingError(f"no text was held out by {what}")

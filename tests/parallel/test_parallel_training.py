@@ -1,5 +1,6 @@
 """`mra train` in two processes, beside one process with the same global batch."""
 
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,8 @@ import pytest
 import transformers as tf
 from training_runs import CHECKPOINT, STEPS, arguments, losses, make_inputs, train
 from worlds import World
+
+from mra_plugin.training.healing import FIGURES
 
 Worlds = Callable[[int], World]
 
@@ -76,6 +79,22 @@ def test_fully_sharded(folder: Path, world: Worlds) -> None:
     interrupted(folder, "sharded", "sharded again")
     run(world(2), folder, "sharded again", "--resume", fsdp=True)
     assert_same_run(folder, "sharded again")
+
+
+def test_distillation(folder: Path, world: Worlds) -> None:
+    options = ("--distill", "self", "--eval-share", "0.2", "--closeness-lengths", "64")
+    run(world(1), folder, "distilled", *options)
+    run(world(2), folder, "distilled by two", *options)
+    one, two = (folder / name for name in ("distilled", "distilled by two"))
+    # The first step is at its teacher still, and the learning rate is too high to stay there.
+    assert max(losses(one)) > 1e-3
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4, atol=1e-6)
+    figures, found = (json.loads((out / FIGURES).read_text()) for out in (one, two))
+    assert found["before"] == figures["before"]
+    assert found["after"][0] == pytest.approx(figures["after"][0], rel=1e-5)
+    # A sharded model has no hidden states to compare.
+    run(world(2), folder, "distilled in shards", *options, fsdp=True)
+    assert not list((folder / "distilled in shards").glob("*"))
 
 
 def test_torchrun_goes_on_with_what_one_process_began(folder: Path) -> None:

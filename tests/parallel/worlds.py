@@ -9,7 +9,7 @@ from typing import Any
 
 # Started once with what takes long to import; the processes are its forks.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "transformers", "mra_plugin.plugin"])
+CONTEXT.set_forkserver_preload(["torch._dynamo", "mra_plugin.plugin", "mra_plugin.training.run"])
 
 
 class World:

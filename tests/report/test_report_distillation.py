@@ -43,12 +43,17 @@ def test_before_and_after(read: Read) -> None:
 
 
 def test_only_what_was_trained_has_a_section(read: Read) -> None:
-    (found,) = read(figures(device="cpu (x86_64, 2 threads)"))
-    assert found.title == "cpu (x86_64, 2 threads), float32"
+    (found,) = read(figures(device="cpu"))
+    assert found.title == "training run on 2 CPU threads, float32"
     assert [name for name in NAMES if section(name, found)] == ["distillation", "machine"]
     settings = {**figures()["settings"], "bf16": True}
     (found,) = read(figures(settings=settings))
-    assert found.title == "training run, bfloat16"
+    assert found.title == "training run on 2 CPU threads, bfloat16"
+
+
+def test_a_resumed_run_on_a_gpu(read: Read) -> None:
+    new = updated(PAGE, read(figures(device="cuda:0", seconds=None)))
+    assert "240 steps of 2 examples of 1024 tokens (cuda:0):" in new
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_only_what_was_trained_has_a_section(read: Read) -> None:
     [
         ({"after": []}, "must have the same lengths"),
         ({"before": [], "after": []}, "at least one"),
-        ({"seconds": None}, "has no 'seconds'"),
+        ({"threads": None}, "has no 'threads'"),
         ({"settings": {"steps": 240}}, "has no 'batch_size'"),
     ],
 )

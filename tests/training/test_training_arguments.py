@@ -65,11 +65,13 @@ def test_bad_yaml(train: Train, tmp_path: Path, content: str, message: str) -> N
         ({"block_per_row": 4}, "give attention as well"),
         ({"data": "no-such"}, "data: no text files at 'no-such'"),
         ({"attention": "mrs"}, "no attention 'mrs' (did you mean 'mra'?)"),
+        ({"attention": "ulysses"}, "attention 'ulysses' is for sequences in shards"),
         ({"length": 65}, "length must be at most 64"),
         ({"length": 2}, "length must be more than the 2 special tokens"),
         ({"batch_size": 3, "accumulate": 2}, "batch_size must be a multiple of 2"),
         ({"eval_share": 0.001}, "no text was held out by eval_share=0.001"),
         ({"distill": "self"}, "give eval_data or eval_share"),
+        ({"mlm_weight": 0.5}, "give distill as well"),
         ({"distill": "./no", "eval_share": 0.3}, "can't load './no'"),
         ({"task": "qa"}, "must be JSON lines"),
         ({"model": "./no-such"}, "there is no folder './no-such'"),
@@ -88,6 +90,14 @@ def test_bad_options(
     ]
     assert message in refusal(train(model, tmp_path / "out", *arguments))
     assert not (tmp_path / "out" / "training.yaml").exists()
+
+
+def test_a_precision_that_the_device_lacks(
+    train: Train, bert: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    result = train(bert, tmp_path / "out", "--data", texts, "--steps", 1, "--fp16")
+    assert "fp16 needs a GPU" in refusal(result)
 
 
 def test_options_win_over_yaml(train: Train, bert: Path, texts: Path, tmp_path: Path) -> None:

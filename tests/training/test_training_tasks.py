@@ -49,6 +49,7 @@ def tuned(train: Train, bert: Path, tmp_path: Path) -> Callable[[str], Path]:
         )
         assert result.exit_code == 0, result.output
         assert "start at random" in result.output
+        assert "5 tensors of the checkpoint are not used, such as cls.predict" in result.output
         score = "exact_match" if task == "qa" else "accuracy"
         assert f"eval_{score} 1  " in result.output
         return tmp_path / "out"
@@ -103,6 +104,13 @@ def test_what_is_too_long_is_said(train: Train, bert: Path, tmp_path: Path) -> N
     )
     assert f"3 contexts are cut at 40 tokens, such as {data}:1" in result.output
     assert "1 of them lost their answer: not trained on" in result.output
+
+
+def test_white_space_around_an_answer(train: Train, bert: Path, tmp_path: Path) -> None:
+    line = {"question": "z", "context": "a b z c", "answers": [{"text": " z ", "start": 3}]}
+    data = save_lines(tmp_path / "d.jsonl", [line])
+    result = train(bert, tmp_path / "out", "--task", "qa", "--data", data, "--steps", 1)
+    assert result.exit_code == 0, result.output
 
 
 def test_labels_keep_the_checkpoints_numbers(

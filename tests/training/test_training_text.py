@@ -8,9 +8,10 @@ import pytest
 import torch
 from letter_data import letter_tokenizer, save_lines
 
+from mra_plugin.framing import Frame, frame_of
 from mra_plugin.training.errors import TrainingError
 from mra_plugin.training.masking import NumberedMasking
-from mra_plugin.training.packing import Frame, PackedStream, frame_of, windows
+from mra_plugin.training.packing import PackedStream, windows
 from mra_plugin.training.text_data import documents, find_files
 
 FRAME = Frame((2,), (3,))
@@ -58,8 +59,9 @@ def test_held_out_documents_are_the_others(texts: Path) -> None:
 
 
 def test_json_lines_hold_a_document_each(tmp_path: Path) -> None:
-    file = save_lines(tmp_path / "a.jsonl", [{"text": "a b"}, "", {"text": "c"}])
-    assert [row["text"] for row in documents([str(file)])] == ["a b", "c"]
+    whole = r'{"text": "c \ud83d\ude00"}'
+    file = save_lines(tmp_path / "a.jsonl", [{"text": "a b"}, "", whole])
+    assert [row["text"] for row in documents([str(file)])] == ["a b", "c \N{GRINNING FACE}"]
 
 
 def test_files_folders_and_globs(tmp_path: Path) -> None:
@@ -84,6 +86,7 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
         ('["text"]', r"a.jsonl:2:1: must be a JSON object"),
         ('{"text": 3}', r"a.jsonl:2: field 'text' must be a string, got 3"),
         ("{}", r"a.jsonl:2: field 'text' must be a string, got None"),
+        (r'{"text": "a \ud83d"}', r"a.jsonl:2: has half of a character"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
