@@ -27,9 +27,9 @@ MRA = "mra"
 REGISTRY = "efficient_attention"
 IMPLEMENTATIONS = (MRA, REGISTRY)
 
-# Attention calls share what was built for the same name and parameters. torch.compile can't trace
-# how it is built, and reads a dict as it was when tracing began, but an attribute as it is.
-_LABELS: dict[Any, str] = {}
+# What was built, as attributes that are named by backend and parameters: attention calls with the
+# same share it. torch.compile can't trace how it is built, and reads a dict as it was when tracing
+# began, but an attribute as it is.
 _BUILT = SimpleNamespace()
 
 
@@ -91,7 +91,10 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
 
 def attention_with(name: str, params: dict[str, Any]) -> Attention:
     """The attention ``name`` with these parameters, built once; errors are those of `build`."""
-    attention: Attention = getattr(_BUILT, _ensure_built(name, params))
+    # Traced, so that a compiled model is compiled again when its parameters change.
+    label = f"{name} {_label(params)}"
+    _ensure_built(label, name, params)
+    attention: Attention = getattr(_BUILT, label)
     return attention
 
 
@@ -120,21 +123,15 @@ def dense_weights(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _ensure_built(name: str, params: dict[str, Any]) -> str:
-    """The attribute of `_BUILT` that holds the attention."""
-    key = name, _frozen(params)
-    if key not in _LABELS:
-        attention = build(name, params)
-        label = f"attention_{len(_LABELS)}"
-        setattr(_BUILT, label, attention)
-        _LABELS[key] = label
-    return _LABELS[key]
+def _ensure_built(label: str, name: str, params: dict[str, Any]) -> None:
+    if not hasattr(_BUILT, label):
+        setattr(_BUILT, label, build(name, params))
 
 
-def _frozen(value: Any) -> Any:
-    """A hashable equal of a JSON value; the types keep 8, 8.0 and True apart."""
+def _label(value: Any) -> str:
+    """Tells JSON values apart; the types keep 8, 8.0 and True apart."""
     if isinstance(value, dict):
-        return tuple((key, _frozen(value[key])) for key in sorted(value))
+        return "{" + ", ".join(f"{key!r}: {_label(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list | tuple):
-        return tuple(_frozen(one) for one in value)
-    return type(value), value
+        return "[" + ", ".join([_label(one) for one in value]) + "]"
+    return repr(value)
