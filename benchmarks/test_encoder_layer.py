@@ -13,7 +13,7 @@ from interleaved import Step, compare
 from pytest_benchmark.fixture import BenchmarkFixture
 from settings import Settings, settings_of
 
-QUICK = (1024, 4096)
+QUICK = (1024, 2048)
 FULL = (512, 1024, 2048, 4096, 8192)
 
 
