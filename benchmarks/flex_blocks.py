@@ -33,7 +33,7 @@ def flex_attention_on_mra_blocks(
         block_size: tokens per block.
         block_per_row: exact blocks per block of queries, on average.
     """
-    chosen = mra_blocks(query, key, value, block_size, block_per_row)
+    chosen = _mra_blocks(query, key, value, block_size, block_per_row)
     lengths = query.shape[2], key.shape[2]
     mask = BlockMask.from_kv_blocks(
         chosen.sum(-1, dtype=torch.int32),
@@ -54,18 +54,10 @@ def flex_attention_on_mra_blocks(
     return attend
 
 
-def mra_blocks(
+def _mra_blocks(
     query: Tensor, key: Tensor, value: Tensor, block_size: int, block_per_row: int
 ) -> Tensor:
-    """The block pairs that MRA attention computes exactly, bool [B, H, X, Y].
-
-    Args:
-        query: [B, H, N, D].
-        key: [B, H, N, D].
-        value: [B, H, N, Dv].
-        block_size: tokens per block.
-        block_per_row: exact blocks per block of queries, on average.
-    """
+    """The block pairs that MRA attention computes exactly, bool [B, H, X, Y]."""
     with torch.no_grad():
         scale = query.shape[-1] ** -0.5
         pooled = pool_all(query, key, value, None, None, block_size, scale)

@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from mra_plugin.measure import peak_memory
+from mra_plugin.measure import peak_memory, seconds_of, wait_for
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 20
 
@@ -38,15 +38,10 @@ class Step:
 
     def seconds(self) -> float:
         """Runs once more, and tells how long it took."""
-        self._wait()
-        started = time.perf_counter()
-        self._run()
-        self._wait()
-        return time.perf_counter() - started
+        return seconds_of(self._run, self._device)
 
     def _wait(self) -> None:
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        wait_for(self._device)
 
 
 def compare(

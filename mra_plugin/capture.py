@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
 from .adapters.attention_function import attention_forward
 from .adapters.choice import IMPLEMENTATIONS, MRA
+from .adapters.encoders import configs_in, copy_with_same_weights, encoders_in
 from .adapters.masks import make_mask, read_mask, read_model_mask
-from .adapters.module_patches import project
+from .adapters.module_patches import mra_scale, project
 from .adapters.patching import patch
 
 # transformers' name for attention that tells what it is handed, and the config attributes that
@@ -84,7 +78,9 @@ def attention_inputs(model: nn.Module, **inputs: Any) -> list[AttentionInputs]:
             query and key (relative positions); a mask is no plain padding; or no attention layer
             was called.
     """
-    twin = _copy_with_same_weights(getattr(model, "_orig_mod", model))
+    own = getattr(model, "_orig_mod", model)
+    encoders_in(own)  # refuses what holds none before it is copied
+    twin = copy_with_same_weights(own)
     _make_exact(twin)
     found: list[AttentionInputs] = []
     names = {id(module): name for name, module in twin.named_modules()}
@@ -100,29 +96,11 @@ def attention_inputs(model: nn.Module, **inputs: Any) -> list[AttentionInputs]:
     return found
 
 
-def _copy_with_same_weights(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    return copy.deepcopy(model, {id(x): x for x in chain(model.parameters(), model.buffers())})
-
-
 def _make_exact(twin: nn.Module) -> None:
     """Puts exact attention where neither `patch` nor a checkpoint chose another."""
-    models = [module for module in twin.modules() if isinstance(module, PreTrainedModel)]
-    if not models:
-        raise TypeError(
-            f"model must be, or hold, a transformers PreTrainedModel; {type(twin).__name__} does "
-            "not"
-        )
-    for model in models:
-        if not any(_is_ours(config) for config in _configs(model)):
-            patch(model, attention="sdpa")
-
-
-def _configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Every config that a module of ``model`` holds, each once."""
-    held = (getattr(module, "config", None) for module in model.modules())
-    return list({id(one): one for one in held if isinstance(one, PreTrainedConfig)}.values())
+    for encoder in encoders_in(twin):
+        if not any(_is_ours(config) for config in configs_in([encoder])):
+            patch(encoder, attention="sdpa")
 
 
 def _is_ours(config: PreTrainedConfig) -> bool:
@@ -138,7 +116,7 @@ def _listen(twin: nn.Module, record: _Record) -> None:
             hooked.add(id(module.config))
     AttentionInterface.register(_RECORDING, _record_and_attend)
     AttentionMaskInterface.register(_RECORDING, make_mask)
-    for config in _configs(twin):
+    for config in configs_in([twin]):
         if not _is_ours(config) or id(config) in hooked:
             continue
         params = getattr(config, str(config._attn_implementation), None) or {}
@@ -179,7 +157,6 @@ def _record_projections(record: _Record, layer: Any, args: tuple[Any, ...]) -> N
     if isinstance(mask, tuple):  # with output_attentions, transformers' MRA gets a pair
         mask = mask[0]
     padding = read_model_mask(mask, hidden_states)
-    # MRA's original fills heads up to 32 channels, and scales for those.
     is_mra = type(layer).__name__ == "MraSelfAttention"
-    scale = max(layer.attention_head_size, 32) ** -0.5 if is_mra else None
+    scale = mra_scale(layer.attention_head_size) if is_mra else None
     record(layer, *project(layer, hidden_states), padding, scale, None)

@@ -98,7 +98,7 @@ def compare_encoders(
         for number in range(1, MAX_ROUNDS + 1):
             for label, run, seconds in zip(labels, passes, times, strict=True):
                 report(f"{tokens} tokens, {label}: round {number}")
-                seconds.append(_seconds(run, device))
+                seconds.append(seconds_of(run, device))
             if number >= MIN_ROUNDS and time.perf_counter() - started > SECONDS:
                 break
 
@@ -157,14 +157,16 @@ def peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor
     return result, peak
 
 
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    _wait_for(device)
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    """Runs something, and tells how many seconds pass until all that it starts on a device ends."""
+    wait_for(device)
     started = time.perf_counter()
     run()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - started
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has nothing left to do."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

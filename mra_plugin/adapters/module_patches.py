@@ -109,3 +109,9 @@ def project(layer: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return heads.transpose(1, 2)
 
     return in_heads(layer.query), in_heads(layer.key), in_heads(layer.value)
+
+
+def mra_scale(head_size: int) -> float:
+    """Factor on MRA's scores: the original fills heads up to 32 channels, and scales for those."""
+    scale: float = max(head_size, 32) ** -0.5
+    return scale

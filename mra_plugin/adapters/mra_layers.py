@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .choice import MRA, attention_for, attention_with, dense_weights
 from .masks import read_model_mask
-from .module_patches import asks_for_ours, project, replace_forward, serve_family
+from .module_patches import asks_for_ours, mra_scale, project, replace_forward, serve_family
 
 
 class _Call(threading.local):
@@ -58,8 +58,7 @@ def _attend(
     query, key, value = project(self, hidden_states)
     padding = read_model_mask(mask, hidden_states)
     attention = _attention(self.config)
-    # The original fills heads up to 32 channels, and scales for those.
-    scale = max(self.attention_head_size, 32) ** -0.5
+    scale = mra_scale(self.attention_head_size)
     context = attention(query, key, value, padding, padding, scale=scale)
     out = context.transpose(1, 2).flatten(2)
     if not wish:

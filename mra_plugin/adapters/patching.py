@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any, TypeVar
+from typing import Any
 
-from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from .choice import IMPLEMENTATIONS, build, config_params, implementation_of
+from .encoders import Model, configs_in, encoders_in
 from .module_patches import hand_out_config
 from .support import check_class, check_modules
 from .transformers_hooks import BEFORE_PATCH
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
@@ -44,21 +42,22 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
         ValueError: the model can't take another attention, the backend or a parameter is
             unknown, or a parameter has a wrong value.
     """
-    encoders = _encoders(model)
+    encoders = encoders_in(model)
     for encoder in encoders:
         check_class(type(encoder), encoder.config)
         check_modules(encoder, encoder.config)
     for encoder in reversed(encoders):  # a part's config goes before the whole's
         hand_out_config(encoder)
     build(attention, params)  # refuses what is wrong before anything is changed
-    for config in _configs(model):
+    configs = configs_in(encoders)
+    for config in configs:
         if hasattr(config, "check_attention"):
             config.check_attention(attention, params)
     for name, value in params.items():
         _check_json(name, value)
 
     implementation = implementation_of(attention)
-    for config in _configs(model):
+    for config in configs:
         if BEFORE_PATCH not in config.__dict__:
             setattr(config, BEFORE_PATCH, _state(config))
         for key in IMPLEMENTATIONS:
@@ -83,9 +82,9 @@ def unpatch(model: Model) -> Model:
     Raises:
         TypeError: ``model`` holds no transformers model.
     """
-    default = {id(one.config): one for one in reversed(_encoders(model))}
-    fallback = _encoders(model)[0]
-    for config in _configs(model):
+    encoders = encoders_in(model)
+    default = {id(one.config): one for one in reversed(encoders)}
+    for config in configs_in(encoders):
         before = config.__dict__.pop(BEFORE_PATCH, None)
         if before is None and config._attn_implementation not in IMPLEMENTATIONS:
             continue
@@ -96,39 +95,10 @@ def unpatch(model: Model) -> Model:
             implementation = before["implementation"]
             config.__dict__.update(before["params"])
         if implementation is None:
-            owner = default.get(id(config), fallback)
+            owner = default.get(id(config), encoders[0])
             implementation = owner.get_correct_attn_implementation(None)
         _set_implementation(config, implementation)
     return model
-
-
-def _encoders(model: nn.Module) -> list[PreTrainedModel]:
-    """The transformers models in ``model``, outermost first."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    if not found:
-        raise TypeError(
-            f"model must be, or hold, a transformers PreTrainedModel; {type(model).__name__} does "
-            "not"
-        )
-    return found
-
-
-def _configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Every config that a layer of ``model`` may read its attention from, each once."""
-    found: dict[int, PreTrainedConfig] = {}
-
-    def collect(config: object) -> None:
-        if isinstance(config, PreTrainedConfig) and id(config) not in found:
-            found[id(config)] = config
-            for key in config.sub_configs:
-                collect(getattr(config, key, None))
-
-    for encoder in _encoders(model):
-        for module in encoder.modules():
-            collect(getattr(module, "config", None))
-    return list(found.values())
 
 
 def _state(config: PreTrainedConfig) -> dict[str, Any]:

@@ -10,11 +10,19 @@ import typer
 from rich.console import Console
 
 from .errors import BadArgumentError, one_clear_line
+from .options import (
+    DeviceOption,
+    ModelArgument,
+    OutArgument,
+    parse_device,
+    parse_lengths,
+    positive_number,
+)
 
 
 def convert(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, or id on the hub.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    model: ModelArgument,
+    out: OutArgument,
     max_length: Annotated[
         str | None,
         typer.Option(
@@ -79,14 +87,7 @@ def convert(
             show_default="512, 1024, ... up to 8192",
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Where to run the checks.",
-            show_default="cuda where there is one, otherwise cpu",
-        ),
-    ] = None,
+    device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a checkpoint that OUT holds.")
     ] = False,
@@ -108,7 +109,6 @@ def convert(
 
     from .convert_summary import print_summary
     from .encoder import check_name
-    from .options import parse_device, positive_number
     from .text import read_text, tokenize
 
     with one_clear_line():
@@ -123,7 +123,7 @@ def convert(
             params=_params(attention, block_per_row, parameter or []),
             mra_family=to == "mra",
             drop=tuple(drop or ()),
-            lengths=_lengths(lengths),
+            lengths=None if lengths is None else parse_lengths(lengths),
             device=parse_device(device),
         )
         check_name("MODEL", model)
@@ -163,8 +163,6 @@ def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict
     """Parameters of the attention, checked."""
     from mra_plugin.registry import AttentionError, build_attention
 
-    from .options import positive_number
-
     params: dict[str, Any] = {}
     for one in given:
         name, equals, value = one.partition("=")
@@ -181,11 +179,3 @@ def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict
     except (AttentionError, TypeError, ValueError) as error:
         raise BadArgumentError(f"--attention: {error}") from None
     return params
-
-
-def _lengths(text: str | None) -> list[int] | None:
-    from .options import positive_number
-
-    if text is None:
-        return None
-    return sorted({positive_number("--lengths", part.strip()) for part in text.split(",")})

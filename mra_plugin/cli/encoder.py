@@ -1,14 +1,13 @@
 """The encoder under comparison: loading it, and its copies with other attentions."""
 
-import copy
 from importlib import import_module
-from itertools import chain
 from typing import Any
 
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 import mra_plugin
+from mra_plugin.adapters.encoders import copy_with_same_weights
 from mra_plugin.convert.errors import ConversionError
 from mra_plugin.convert.exact import APPROXIMATE, EXACT, make_exact
 from mra_plugin.convert.loading import first_line, is_missing_folder, quiet
@@ -93,9 +92,8 @@ def with_attention(
     """
     accepted = "block_per_row" in get_attention(name).parameters
     params = {"block_per_row": block_per_row} if accepted else {}
-    weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     try:
-        twin = mra_plugin.patch(copy.deepcopy(model, weights), attention=name, **params)
+        twin = mra_plugin.patch(copy_with_same_weights(model), attention=name, **params)
     except (TypeError, ValueError) as error:
         raise BadArgumentError(f"can't use {name!r} in this model: {error}") from None
     return twin, params

@@ -1,18 +1,47 @@
-"""Checks of options that several commands have."""
+"""Arguments and options that several commands have, and checks of their values."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import torch
+import typer
 
-from .devices import available_devices
 from .errors import BadArgumentError
 
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+ModelArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder, or id on the hub.")
+]
+OutArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH_OR_ID",
+        help="Encoder to load: a folder, or an id on the hub.",
+        show_default="all-MiniLM-L6-v2 of the extra 'demo', offline",
+    ),
+]
+TextOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Text to read, repeated where it is too short.",
+        show_default="Python's language reference",
+    ),
+]
+DeviceOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where to run, for example cpu or cuda:0.",
+        show_default="cuda where there is one, otherwise cpu",
+    ),
+]
 
 
 def positive_number(option: str, text: str) -> int:
@@ -26,15 +55,27 @@ def positive_number(option: str, text: str) -> int:
     return number
 
 
+def parse_lengths(text: str) -> list[int]:
+    """The numbers of tokens that ``--lengths`` lists, each once, ascending."""
+    return sorted({positive_number("--lengths", part.strip()) for part in text.split(",")})
+
+
 def parse_dtype(name: str) -> torch.dtype:
     """The data type that ``--dtype`` names."""
+    import torch
+
     if name not in DTYPES:
         raise BadArgumentError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def parse_device(name: str | None) -> torch.device:
     """The device that ``--device`` names; None means CUDA where there is one, otherwise the CPU."""
+    import torch
+
+    from .devices import available_devices
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from .errors import BadArgumentError, one_clear_line
+from .options import ModelOption, TextOption, parse_device, positive_number
 from .plot_output import check_target, show, write
 
 if TYPE_CHECKING:
@@ -17,22 +18,8 @@ _FEWEST_TOKENS = 32
 
 
 def plot(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH_OR_ID",
-            help="Encoder to load: a folder, or an id on the hub.",
-            show_default="all-MiniLM-L6-v2 of the extra 'demo', offline",
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text to read, repeated where it is too short.",
-            show_default="Python's language reference",
-        ),
-    ] = None,
+    model: ModelOption = None,
+    text: TextOption = None,
     length: Annotated[
         str, typer.Option(metavar="N", help="Tokens to read, special tokens included.")
     ] = "512",
@@ -108,8 +95,6 @@ def _options(block_per_row: str, approx_mode: str, selection: str) -> "MRAOption
     from mra_plugin.ops import MRAOptions
     from mra_plugin.ops.options import ApproxMode, Selection
 
-    from .options import positive_number
-
     def one_of(option: str, name: str, known: tuple[str, ...]) -> Any:
         if name not in known:
             raise BadArgumentError(f"{option} must be {' or '.join(known)}, got {name!r}")
@@ -135,7 +120,6 @@ def _compare(
     from mra_plugin.report.head_comparison import compare_head
 
     from .encoder import demo_model, load_encoder
-    from .options import parse_device
     from .text import read_text, tokenize
 
     content, device = read_text(text), parse_device(None)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import BadArgumentError
+from .options import writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +17,6 @@ _DOTS_PER_INCH = 100
 
 def check_target(save: Path | None) -> None:
     """Refuses, before any work, what could not be drawn to in the end; None is a window."""
-    from .options import writable
-
     try:
         from matplotlib import get_backend
         from matplotlib.backends.registry import BackendFilter, backend_registry

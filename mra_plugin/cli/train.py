@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import BadArgumentError, one_clear_line
+from .options import ModelArgument, OutArgument
 from .versions import installed_versions
 
 
@@ -15,8 +16,8 @@ def _option(help: str, metavar: str, *names: str) -> Any:
 
 def train(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, or id on the hub.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+    model: ModelArgument,
+    out: OutArgument,
     data: Annotated[
         list[str] | None, _option("File, folder or glob to train on; repeatable.", "PATH")
     ] = None,

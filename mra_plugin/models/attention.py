@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mra_plugin.adapters.choice import REGISTRY, attention_for
+from mra_plugin.adapters.module_patches import mra_scale
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 
 from .relative import relative_weights
@@ -24,8 +25,7 @@ class MraSelfAttention(nn.Module):
         self.config = config
         self.num_attention_heads = config.num_attention_heads
         self.attention_head_size = config.hidden_size // config.num_attention_heads
-        # The original fills heads up to 32 channels, and scales for those.
-        self.scale = max(self.attention_head_size, 32) ** -0.5
+        self.scale = mra_scale(self.attention_head_size)
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)

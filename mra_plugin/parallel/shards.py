@@ -106,16 +106,9 @@ def attends_across(config: Any) -> bool:
 
 
 def _encoder(model: nn.Module) -> Any:
-    from transformers import PreTrainedModel
+    from mra_plugin.adapters.encoders import encoders_in
 
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    encoder = next((one for one in model.modules() if isinstance(one, PreTrainedModel)), None)
-    if encoder is None:
-        raise TypeError(
-            f"model must be, or hold, a transformers PreTrainedModel; {type(model).__name__} does "
-            "not"
-        )
+    encoder = encoders_in(model)[0]
     config = encoder.config
     if not attends_across(config):
         raise ValueError(

@@ -5,9 +5,10 @@
 <!-- end of mra report -->
 """
 
-import difflib
 import re
 from collections.abc import Sequence
+
+from mra_plugin.registry.names import nearest
 
 from .errors import ReportError
 from .markdown import escaped, section_markdown
@@ -62,10 +63,9 @@ def updated(text: str, results: Sequence[Results]) -> str:
 
 def _generated(name: str, line: int, results: Sequence[Results]) -> str:
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ReportError(
-            f"line {line}: there is no section {name!r}{hint}; there are {', '.join(NAMES)}"
+            f"line {line}: there is no section {name!r}{nearest(name, NAMES)}; "
+            f"there are {', '.join(NAMES)}"
         )
     shown = [(one.title, section(name, one)) for one in results]
     bodies = [(title, section_markdown(part)) for title, part in shown if part]

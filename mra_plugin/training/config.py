@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mra_plugin.registry.names import nearest
 
 from .errors import TrainingError
 
@@ -114,8 +115,7 @@ def settings_from_yaml(path: Path) -> dict[str, Any]:
         raise TrainingError(f"--config {str(path)!r} must hold keys and values")
     for name in found:
         if name not in FIELDS:
-            close = difflib.get_close_matches(str(name), FIELDS, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = nearest(str(name), FIELDS)
             raise TrainingError(f"--config {str(path)!r}: unknown key {name!r}{hint}")
     return {name: _typed(name, value, FIELDS[name]) for name, value in found.items()}
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .config import TrainingConfig
 from .errors import TrainingError
-from .text_data import JSON_LINES, find_files, read_json_lines
+from .text_data import JSON_LINES, find_files, is_held_out, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def read_examples(
         for row in rows:
             # By content, so that copies stay together.
             content = json.dumps({**row, "where": None}, sort_keys=True)
-            share = zlib.crc32(content.encode()) / 2**32
-            (held_out if share < config.eval_share else train).append(row)
+            (held_out if is_held_out(content, config.eval_share) else train).append(row)
     if not train:
         raise TrainingError("data holds no example to train on")
     if (config.eval_data or config.eval_share) and not held_out:

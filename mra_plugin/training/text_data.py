@@ -89,10 +89,15 @@ def documents(files: Sequence[str], share: float = 0.0, held_out: bool = False) 
     )
 
 
+def is_held_out(content: str, share: float) -> bool:
+    """Whether what has this content is of the share, from 0 to 1, that is held out."""
+    return zlib.crc32(content.encode()) / 2**32 < share
+
+
 def _rows(files: list[str], share: float, held_out: bool) -> Iterator[dict[str, str]]:
     for file in files:
         for text in _texts(file):
-            if (zlib.crc32(text.encode()) / 2**32 < share) == held_out:
+            if is_held_out(text, share) == held_out:
                 yield {"text": text}
 
 

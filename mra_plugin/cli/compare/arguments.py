@@ -8,7 +8,7 @@ import torch
 from mra_plugin.registry import AttentionError, get_attention
 
 from ..errors import BadArgumentError
-from ..options import parse_device, parse_dtype, positive_number, writable
+from ..options import parse_device, parse_dtype, parse_lengths, positive_number, writable
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,13 @@ def parse_job(
     return Job(
         model=model,
         text=text,
-        lengths=_lengths(lengths),
+        lengths=parse_lengths(lengths),
         attentions=_attentions(attentions),
         block_per_row=positive_number("--block-per-row", block_per_row),
         device=parse_device(device),
         dtype=parse_dtype(dtype),
         json=writable("--json", json),
     )
-
-
-def _lengths(text: str) -> list[int]:
-    return sorted({positive_number("--lengths", part.strip()) for part in text.split(",")})
 
 
 def _attentions(names: list[str]) -> list[str]:

@@ -9,25 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..errors import one_clear_line
+from ..options import DeviceOption, ModelOption, TextOption
 
 
 def compare(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH_OR_ID",
-            help="Encoder to load: a folder, or an id on the hub.",
-            show_default="all-MiniLM-L6-v2 of the extra 'demo', offline",
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text to read, repeated where it is too short.",
-            show_default="Python's language reference",
-        ),
-    ] = None,
+    model: ModelOption = None,
+    text: TextOption = None,
     lengths: Annotated[
         str, typer.Option(metavar="N,N,...", help="Tokens to read, special tokens included.")
     ] = "512,1024,2048,4096,8192",
@@ -46,14 +33,7 @@ def compare(
             help="Exact blocks per row of blocks, for attentions that have such a budget.",
         ),
     ] = "8",
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Where to run, for example cpu or cuda:0.",
-            show_default="cuda where there is one, otherwise cpu",
-        ),
-    ] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(metavar="DTYPE", help="float32, float16, bfloat16 or float64.")
     ] = "float32",

@@ -1,0 +1,51 @@
+"""The transformers models in a module, their configs, and copies that share its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from itertools import chain
+from typing import TypeVar
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def encoders_in(model: nn.Module) -> list[PreTrainedModel]:
+    """The transformers models in ``model``, outermost first.
+
+    Raises:
+        TypeError: ``model`` is no module, or holds no transformers model.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    if not found:
+        raise TypeError(
+            f"model must be, or hold, a transformers PreTrainedModel; {type(model).__name__} does "
+            "not"
+        )
+    return found
+
+
+def configs_in(models: Iterable[nn.Module]) -> list[PreTrainedConfig]:
+    """Every config that a layer of ``models`` may read its attention from, each once."""
+    found: dict[int, PreTrainedConfig] = {}
+
+    def collect(config: object) -> None:
+        if isinstance(config, PreTrainedConfig) and id(config) not in found:
+            found[id(config)] = config
+            for key in config.sub_configs:
+                collect(getattr(config, key, None))
+
+    for model in models:
+        for module in model.modules():
+            collect(getattr(module, "config", None))
+    return list(found.values())
+
+
+def copy_with_same_weights(model: Model) -> Model:
+    """A copy of ``model`` with parameters and buffers that are the same tensors in memory."""
+    return copy.deepcopy(model, {id(x): x for x in chain(model.parameters(), model.buffers())})
