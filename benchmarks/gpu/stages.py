@@ -10,16 +10,15 @@ from cases import Direction
 from event_step import EventStep
 from torch import Tensor
 
-from mra_plugin.ops.blocks import count_tokens, pool
-from mra_plugin.ops.choice import choose_blocks
-from mra_plugin.ops.coarse import coarse_attention, coarse_scores
-from mra_plugin.ops.fused.coarse_part import choose_and_attend, problem_parts, shares
+from mra_plugin.ops.fused.choosing import choose
+from mra_plugin.ops.fused.coarse_part import attend_coarsely, shares
 from mra_plugin.ops.fused.launches import (
     launch_forward,
     launch_key_value_gradients,
     launch_query_gradient,
     launch_sums,
 )
+from mra_plugin.ops.fused.pooling import Means, pool_blocks
 from mra_plugin.ops.problem import Problem, empty_gradients, empty_output
 
 
@@ -35,34 +34,21 @@ class Stages:
         """Runs both directions once."""
         self.problem, self.cotangent = problem, cotangent
         self.means = self.pool()
-        self.parts = list(problem_parts(problem))
-        self.scores = [self._scores(part) for part in self.parts]
-        self.chosen, self.coarse_out, self.coarse_lse = choose_and_attend(problem)
+        self.chosen = self.choose()
+        self.coarse_out, self.coarse_lse = self.attend_coarsely()
         self.out, self.lse = self.attend()
 
-    def pool(self) -> tuple[Tensor, ...]:
+    def pool(self) -> Means:
         """Counts and means of query, key and value."""
-        problem, size = self.problem, self.problem.options.block_size
-        found: list[Tensor] = []
-        for x in (problem.query, problem.key, problem.value):
-            counts = count_tokens(None, x.shape[0], x.shape[2], size, x.device)
-            found += [counts, pool(x, None, counts, size)]
-        return tuple(found)
+        return pool_blocks(self.problem)
 
-    def choose(self) -> None:
+    def choose(self) -> Tensor:
         """Coarse scores and the choice."""
-        query_counts, _, key_counts, *_ = self.means
-        for part in self.parts:
-            rows = part[0]
-            scores = self._scores(part)
-            choose_blocks(scores, query_counts[rows], key_counts[rows], self.problem.options)
+        return choose(self.problem, self.means)
 
-    def attend_coarsely(self) -> None:
+    def attend_coarsely(self) -> tuple[Tensor | None, Tensor]:
         """Attention between blocks."""
-        _, _, counts, _, _, value_means = self.means
-        for part, scores in zip(self.parts, self.scores, strict=True):
-            weights, _ = coarse_attention(scores, counts[part[0]], self.chosen[part])
-            torch.matmul(weights, value_means[part])
+        return attend_coarsely(self.problem, self.means, self.chosen)
 
     def attend(self) -> tuple[Tensor, Tensor]:
         """Attention over the chosen blocks, started from the coarse scale's."""
@@ -71,8 +57,9 @@ class Stages:
         return out, lse
 
     def share(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What spreads from the gradients of means; it pools once more."""
-        return shares(self.problem, self.chosen, *self.sums()[1:])
+        """What spreads from the gradients of means."""
+        known = (self.problem, self.means, self.chosen, self.coarse_lse)
+        return shares(*known, *self.sums()[1:])
 
     def differentiate(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients through the chosen blocks."""
@@ -89,9 +76,6 @@ class Stages:
         """What the backward needs of each query and block first."""
         known = (self.problem, self.coarse_lse, self.out, self.lse)
         return launch_sums(*known, self.cotangent, None)
-
-    def _scores(self, part: tuple[slice, slice]) -> Tensor:
-        return coarse_scores(self.means[1][part], self.means[3][part], self.problem.scale)
 
 
 def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[str, float]:
@@ -110,8 +94,8 @@ def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[s
             "fine": seconds(stages.attend),
         }
         if direction == "training":
-            sums, once = seconds(stages.sums), found["pooling"]
-            found["pooling"] += once
-            found["coarse"] += max(seconds(stages.share) - sums - once, 0.0)
+            # The backward pools once more.
+            found["pooling"] *= 2
+            found["coarse"] += max(seconds(stages.share) - seconds(stages.sums), 0.0)
             found["fine"] += seconds(stages.differentiate)
     return found

@@ -108,6 +108,7 @@ def query_kernel(
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS_PER_STEP: tl.constexpr,
+    IS_ORDERED: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -118,7 +119,7 @@ def query_kernel(
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
     row, group, x, batch, head, entries, total = listed_block(
-        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE
+        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE, IS_ORDERED
     )
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
@@ -207,6 +208,7 @@ def key_value_kernel(
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     QUERIES_PER_STEP: tl.constexpr,
+    IS_ORDERED: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -217,7 +219,7 @@ def key_value_kernel(
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
     column, group, y, batch, head, entries, total = listed_block(
-        order, starts, rows_listed, blocks_y, capacity, heads, pieces, BLOCK_SIZE
+        order, starts, rows_listed, blocks_y, capacity, heads, pieces, BLOCK_SIZE, IS_ORDERED
     )
     queries = query + batch * query_stride_b + head * query_stride_h
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h

@@ -1,103 +1,131 @@
-"""The coarse scale of a call, a few heads at a time, in (N/b)-sized products.
+"""The coarse scale of a call: attention between blocks, over the pairs that are not exact.
 
 Shapes: B batch, H heads, X query and Y key blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
-import torch
+import triton
 from torch import Tensor
 
-from ..choice import choose_blocks
-from ..coarse import coarse_attention, coarse_backward
-from ..pooled import Pooled, parts, pool_all
-from ..problem import Problem, empty_choice, empty_coarse_lse
-
-# Bytes of one [heads, X, Y] matrix of scores: the only thing here that grows with the square of
-# the length, so heads are taken a few at a time.
-_SCORE_BYTES = 64 << 20
+from ..problem import Problem, empty_coarse_lse
+from .arguments import as_bytes, padded
+from .coarse_kernels import coarse_forward_kernel, coarse_key_value_kernel, coarse_query_kernel
+from .pooling import Means
+from .tuning import coarse_launch, product_precision, score_precision
 
 
-def choose_and_attend(problem: Problem) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Chooses the exact blocks, and attends to all others.
+def attend_coarsely(problem: Problem, means: Means, chosen: Tensor) -> tuple[Tensor | None, Tensor]:
+    """How each query block attends to the key blocks that it did not choose.
 
     Returns:
-        Chosen blocks, bool [B, H, X, Y]; in mode "full" the coarse output [B, H, X, Dv], else
-        None; its log-sum-exp [B, H, X], which holds nothing where there is no coarse output. Both
-        are float32.
+        Output [B, H, X, Dv] in mode "full", else None, and log-sum-exp [B, H, X], which holds
+        nothing where there is no output. Both are float32.
     """
-    size = problem.options.block_size
-    chosen = empty_choice(problem.query, problem.key, size)
-    lse = empty_coarse_lse(problem.query, problem.key, size)
-    out = lse.new_empty(*lse.shape, problem.value.shape[-1]) if problem.is_full else None
-    for part in problem_parts(problem):
-        pooled = _pool(problem, part)
-        chosen[part] = choose_blocks(
-            pooled.scores, pooled.query_counts, pooled.key_counts, problem.options
-        )
-        if out is not None:
-            probabilities, lse[part] = coarse_attention(
-                pooled.scores, pooled.key_counts, chosen[part]
-            )
-            out[part] = torch.matmul(probabilities, pooled.value)
-    return chosen, out, lse
+    lse = empty_coarse_lse(problem.query, problem.key, problem.options.block_size)
+    if means.value is None:
+        return None, lse
+    out = lse.new_empty(*lse.shape, problem.value.shape[-1])
+    if not lse.numel():
+        return out, lse
+    grid, settings = _launch(problem, problem.blocks_x)
+    coarse_forward_kernel[grid](
+        means.query,
+        means.key,
+        means.value,
+        means.key_counts,
+        as_bytes(chosen),
+        out,
+        lse,
+        *_sizes(problem),
+        **settings,
+    )
+    return out, lse
 
 
 def shares(
-    problem: Problem, chosen: Tensor, pulled: Tensor, pulled_delta: Tensor
+    problem: Problem,
+    means: Means,
+    chosen: Tensor,
+    coarse_lse: Tensor,
+    pulled: Tensor,
+    pulled_delta: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What each real token gets of the gradient of its block's mean.
 
     Args:
         problem: the call.
+        means: of its blocks.
         chosen: bool [B, H, X, Y].
-        pulled: float32 [B, H, X, Dv], see `coarse_backward`.
-        pulled_delta: float32 [B, H, X].
+        coarse_lse: float32 [B, H, X].
+        pulled: the sum of w_i dO_i over the queries of a block, each weighted by
+            w_i = e^(coarse lse - lse_i), float32 [B, H, X, Dv].
+        pulled_delta: the sum of w_i δ_i, float32 [B, H, X].
 
     Returns:
         For queries [B, H, X, D], keys [B, H, Y, D] and values [B, H, Y, Dv], float32.
     """
-    batch, heads = problem.query.shape[:2]
-    channels, value_channels = problem.query.shape[-1], problem.value.shape[-1]
-    results = (
-        pulled.new_empty(batch, heads, problem.blocks_x, channels),
-        pulled.new_empty(batch, heads, problem.blocks_y, channels),
-        pulled.new_empty(batch, heads, problem.blocks_y, value_channels),
+    assert means.value is not None
+    flags = as_bytes(chosen)
+    query_share, key_share, value_share = (
+        x.new_empty(x.shape) for x in (means.query, means.key, means.value)
     )
-    for part in problem_parts(problem):
-        pooled = _pool(problem, part)
-        probabilities, _ = coarse_attention(pooled.scores, pooled.key_counts, chosen[part])
-        grads = coarse_backward(
-            probabilities,
-            pulled[part],
-            pulled_delta[part][..., None],
-            pooled.query,
-            pooled.key,
-            pooled.value,
-            problem.scale,
+    grid, settings = _launch(problem, problem.blocks_x)
+    coarse_query_kernel[grid](
+        means.query,
+        means.key,
+        means.value,
+        means.query_counts,
+        means.key_counts,
+        flags,
+        coarse_lse,
+        pulled,
+        pulled_delta,
+        query_share,
+        *_sizes(problem),
+        **settings,
+    )
+    if key_share.numel():
+        grid, settings = _launch(problem, problem.blocks_y)
+        coarse_key_value_kernel[grid](
+            means.query,
+            means.key,
+            means.value,
+            means.key_counts,
+            flags,
+            coarse_lse,
+            pulled,
+            pulled_delta,
+            key_share,
+            value_share,
+            *_sizes(problem),
+            **settings,
         )
-        counts = (pooled.query_counts, pooled.key_counts, pooled.key_counts)
-        for result, grad, count in zip(results, grads, counts, strict=True):
-            result[part] = grad / count.clamp(min=1)[:, None, :, None]
-    return results
+    return query_share, key_share, value_share
 
 
-def problem_parts(problem: Problem) -> Iterator[tuple[slice, slice]]:
-    """Batch rows and heads whose coarse scores are formed together."""
-    batch, heads = problem.query.shape[:2]
-    score_bytes = max(problem.blocks_x * problem.blocks_y * 4, 1)
-    return parts(batch, heads, _SCORE_BYTES // score_bytes)
+def _launch(problem: Problem, blocks: int) -> tuple[tuple[int], dict[str, Any]]:
+    """Grid over ``blocks`` of every head, and the settings that all kernels share."""
+    batch, heads, _, channels = problem.query.shape
+    value_channels, dtype = problem.value.shape[-1], problem.query.dtype
+    most = max(problem.blocks_x, problem.blocks_y)
+    launch = coarse_launch(most, padded(max(channels, value_channels)), dtype)
+    settings = {
+        "CHANNELS": channels,
+        "VALUE_CHANNELS": value_channels,
+        "PADDED_CHANNELS": padded(channels),
+        "PADDED_VALUE_CHANNELS": padded(value_channels),
+        "ROWS": launch.rows,
+        "COLUMNS": launch.step,
+        "SCORE_PRECISION": score_precision(dtype),
+        "PRECISION": product_precision(dtype),
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+    }
+    return (batch * heads * triton.cdiv(blocks, launch.rows),), settings
 
 
-def _pool(problem: Problem, part: tuple[slice, slice]) -> Pooled:
-    return pool_all(
-        problem.query[part],
-        problem.key[part],
-        problem.value[part],
-        None if problem.key_padding_mask is None else problem.key_padding_mask[part[0]],
-        None if problem.query_padding_mask is None else problem.query_padding_mask[part[0]],
-        problem.options.block_size,
-        problem.scale,
-    )
+def _sizes(problem: Problem) -> tuple[float, int, int, int]:
+    return problem.scale, problem.query.shape[1], problem.blocks_x, problem.blocks_y

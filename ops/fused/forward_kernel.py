@@ -28,7 +28,15 @@ def listed_tokens(entries, total, step, size: tl.constexpr, width: tl.constexpr)
 
 @triton.jit
 def listed_block(
-    order, starts, entries, lines, capacity, heads, pieces: tl.constexpr, size: tl.constexpr
+    order,
+    starts,
+    entries,
+    lines,
+    capacity,
+    heads,
+    pieces: tl.constexpr,
+    size: tl.constexpr,
+    ordered: tl.constexpr,
 ):
     """The block whose ROWS tokens this program takes, and its list.
 
@@ -36,7 +44,9 @@ def listed_block(
         The block's index among all, that of its batch row and head, the block's own in it, batch
         row, head, its list, and how many tokens that holds.
     """
-    index = tl.load(order + tl.program_id(0) // pieces).to(tl.int64)
+    index = (tl.program_id(0) // pieces).to(tl.int64)
+    if ordered:
+        index = tl.load(order + index)
     group, line = index // lines, index % lines
     batch, head = group // heads, group % heads
     first = tl.load(starts + group * (lines + 1) + line)
@@ -81,6 +91,7 @@ def forward_kernel(
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS_PER_STEP: tl.constexpr,
+    IS_ORDERED: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     HAS_QUERY_MASK: tl.constexpr,
@@ -88,12 +99,12 @@ def forward_kernel(
 ):
     """One program per ROWS queries of a block, the blocks with the longest lists first.
 
-    Writes out [G, Nq, V] and lse [G, Nq]. ``order`` [G·X] says which block a program takes;
-    ``starts`` [G, X + 1] and ``columns`` [G, capacity] list the key blocks that each one chose.
+    Writes out [G, Nq, V] and lse [G, Nq]. ``order`` [G·X], if any, says which block a program
+    takes; ``starts`` [G, X + 1] and ``columns`` [G, capacity] list the key blocks that each chose.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
     row, group, x, batch, head, entries, total = listed_block(
-        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE
+        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE, IS_ORDERED
     )
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h

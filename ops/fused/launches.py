@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ..problem import Problem
+from .arguments import as_bytes, padded
 from .backward_kernels import key_value_kernel, query_kernel, sums_kernel
 from .forward_kernel import forward_kernel
-from .lists import list_blocks
+from .lists import Lists, list_blocks
 from .tuning import backward_launch, forward_launch
 
 
@@ -29,14 +29,16 @@ def launch_forward(
     """Fills ``out`` [B, H, Nq, Dv] and ``lse`` [B, H, Nq]."""
     if not lse.numel():
         return
-    rows = list_blocks(chosen.flatten(0, 1), problem.capacity)
+    rows = _row_lists(problem, chosen)
     launch = forward_launch(problem.options.block_size, _widest(problem), problem.query.dtype)
-    forward_kernel[(rows.order.shape[0] * problem.options.block_size // launch.rows,)](
+    forward_kernel[
+        (_blocks(problem, problem.blocks_x) * problem.options.block_size // launch.rows,)
+    ](
         problem.query,
         problem.key,
         problem.value,
-        _bytes(problem.key_padding_mask),
-        _bytes(problem.query_padding_mask),
+        as_bytes(problem.key_padding_mask),
+        as_bytes(problem.query_padding_mask),
         coarse_out,
         coarse_lse,
         rows.order,
@@ -54,6 +56,7 @@ def launch_forward(
         **_sizes(problem),
         ROWS=launch.rows,
         KEYS_PER_STEP=launch.step,
+        IS_ORDERED=rows.order is not None,
         HAS_COARSE=coarse_out is not None,
         HAS_KEY_MASK=problem.key_padding_mask is not None,
         HAS_QUERY_MASK=problem.query_padding_mask is not None,
@@ -113,13 +116,13 @@ def launch_query_gradient(
     grad: Tensor,
 ) -> None:
     """Fills ``grad`` [B, H, Nq, D]; ``share`` [B, H, X, D] comes from the coarse scale."""
-    rows = list_blocks(chosen.flatten(0, 1), problem.capacity)
+    rows = _row_lists(problem, chosen)
     settings, pieces, step = _backward_settings(problem)
-    query_kernel[(rows.order.shape[0] * pieces,)](
+    query_kernel[(_blocks(problem, problem.blocks_x) * pieces,)](
         problem.query,
         problem.key,
         problem.value,
-        _bytes(problem.key_padding_mask),
+        as_bytes(problem.key_padding_mask),
         grad_out,
         lse,
         delta,
@@ -137,6 +140,7 @@ def launch_query_gradient(
         *_strides(problem),
         *grad_out.stride()[:3],
         KEYS_PER_STEP=step,
+        IS_ORDERED=rows.order is not None,
         **settings,
     )
 
@@ -151,15 +155,15 @@ def launch_key_value_gradients(
     grads: tuple[Tensor, Tensor],
 ) -> None:
     """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Y, ...] are the coarse scale's."""
-    columns = list_blocks(chosen.flatten(0, 1).transpose(1, 2), problem.capacity)
-    if not columns.order.numel():
+    if not problem.blocks_y:
         return
+    columns = list_blocks(chosen.flatten(0, 1).transpose(1, 2), problem.capacity)
     settings, pieces, step = _backward_settings(problem)
-    key_value_kernel[(columns.order.shape[0] * pieces,)](
+    key_value_kernel[(_blocks(problem, problem.blocks_y) * pieces,)](
         problem.query,
         problem.key,
         problem.value,
-        _bytes(problem.key_padding_mask),
+        as_bytes(problem.key_padding_mask),
         grad_out,
         lse,
         delta,
@@ -177,8 +181,19 @@ def launch_key_value_gradients(
         *_strides(problem),
         *grad_out.stride()[:3],
         QUERIES_PER_STEP=step,
+        IS_ORDERED=columns.order is not None,
         **settings,
     )
+
+
+def _row_lists(problem: Problem, chosen: Tensor) -> Lists:
+    """What each query block chose."""
+    equal = problem.options.selection == "per_row"
+    return list_blocks(chosen.flatten(0, 1), problem.capacity, equal=equal)
+
+
+def _blocks(problem: Problem, per_head: int) -> int:
+    return problem.query.shape[0] * problem.query.shape[1] * per_head
 
 
 def _backward_settings(problem: Problem) -> tuple[dict[str, Any], int, int]:
@@ -195,10 +210,6 @@ def _backward_settings(problem: Problem) -> tuple[dict[str, Any], int, int]:
     return settings, problem.options.block_size // launch.rows, launch.step
 
 
-def _bytes(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.view(torch.int8)
-
-
 def _strides(problem: Problem) -> tuple[int, ...]:
     return (
         *problem.query.stride()[:3],
@@ -207,13 +218,8 @@ def _strides(problem: Problem) -> tuple[int, ...]:
     )
 
 
-def _padded(channels: int) -> int:
-    # Matrix products take 16 at least.
-    return max(16, int(triton.next_power_of_2(channels)))
-
-
 def _widest(problem: Problem) -> int:
-    return _padded(max(problem.query.shape[-1], problem.value.shape[-1]))
+    return padded(max(problem.query.shape[-1], problem.value.shape[-1]))
 
 
 def _sizes(problem: Problem) -> dict[str, Any]:
@@ -221,8 +227,8 @@ def _sizes(problem: Problem) -> dict[str, Any]:
     return {
         "CHANNELS": channels,
         "VALUE_CHANNELS": value_channels,
-        "PADDED_CHANNELS": _padded(channels),
-        "PADDED_VALUE_CHANNELS": _padded(value_channels),
+        "PADDED_CHANNELS": padded(channels),
+        "PADDED_VALUE_CHANNELS": padded(value_channels),
         "BLOCK_SIZE": problem.options.block_size,
         "PRECISION": "ieee" if problem.query.dtype == torch.float32 else "tf32",
     }

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from ..operator_pair import OperatorPair, Tensors
 from ..problem import Problem, empty_choice, empty_coarse_lse, empty_gradients, empty_output
-from .coarse_part import choose_and_attend, shares
+from .choosing import choose
+from .coarse_part import attend_coarsely, shares
 from .launches import (
     launch_forward,
     launch_key_value_gradients,
     launch_query_gradient,
     launch_sums,
 )
+from .pooling import pool_blocks
 
 
 def _forward(problem: Problem) -> Tensors:
@@ -27,7 +29,9 @@ def _forward(problem: Problem) -> Tensors:
     problem = _readable(problem)
     out, lse = empty_output(problem.query, problem.value)
     with _on_device_of(problem.query):
-        chosen, coarse_out, coarse_lse = choose_and_attend(problem)
+        means = pool_blocks(problem)
+        chosen = choose(problem, means)
+        coarse_out, coarse_lse = attend_coarsely(problem, means, chosen)
         launch_forward(problem, chosen, coarse_out, coarse_lse, out, lse)
     return out, lse, chosen, coarse_lse
 
@@ -46,7 +50,9 @@ def _backward(
         grad_out = grad_out.contiguous()
     with _on_device_of(problem.query):
         delta, *pulled = launch_sums(problem, coarse_lse, out, lse, grad_out, grad_lse)
-        share = shares(problem, chosen, *pulled) if problem.is_full else (None, None, None)
+        share: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+        if problem.is_full:
+            share = shares(problem, pool_blocks(problem), chosen, coarse_lse, *pulled)
         known = (problem, chosen, lse, delta, grad_out)
         launch_query_gradient(*known, share[0], grads[0])
         launch_key_value_gradients(*known, share[1:], grads[1:])

@@ -14,21 +14,49 @@ triton = pytest.importorskip("triton", reason="triton has no wheel for this plat
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from mra_plugin.ops.fused import backward_kernels, forward_kernel, list_kernel, tuning  # noqa: E402
+from mra_plugin.ops.fused import (  # noqa: E402
+    backward_kernels,
+    choice_kernels,
+    coarse_kernels,
+    forward_kernel,
+    list_kernels,
+    pool_kernel,
+    tuning,
+)
 
 FORWARD, SUMS = forward_kernel.forward_kernel, backward_kernels.sums_kernel
 QUERY, KEY_VALUE = backward_kernels.query_kernel, backward_kernels.key_value_kernel
-LAUNCH = {
+POOL, RANK = pool_kernel.pool_kernel, choice_kernels.rank_kernel
+COARSE = [
+    coarse_kernels.coarse_forward_kernel,
+    coarse_kernels.coarse_query_kernel,
+    coarse_kernels.coarse_key_value_kernel,
+]
+OF_INTEGERS = [
+    choice_kernels.select_kernel,
+    choice_kernels.tally_kernel,
+    choice_kernels.mark_kernel,
+    list_kernels.count_kernel,
+    list_kernels.compact_kernel,
+]
+FINE = {
     FORWARD: tuning.forward_launch,
     QUERY: tuning.backward_launch,
     KEY_VALUE: tuning.backward_launch,
 }
 POINTER = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
-INPUTS = {"query", "key", "value", "out", "grad_out", "grad_query", "grad_key", "grad_value"}
-LISTS = {"order", "starts", "columns", "rows_listed", "entries"}
-MASKS = {"key_mask", "query_mask", "chosen"}
+INPUTS = {
+    "query", "key", "value", "out", "grad_out", "grad_query", "grad_key", "grad_value",
+    "first", "second",
+}  # fmt: skip
+INT32 = {
+    "starts", "columns", "rows_listed", "entries", "counts", "query_counts", "key_counts",
+    "ranks", "last", "below", "ties", "spare",
+}  # fmt: skip
+MASKS = {"mask", "key_mask", "query_mask", "chosen"}
 SCALARS = {
-    "heads", "query_length", "key_length", "blocks_x", "blocks_y", "capacity", "lines", "length",
+    "heads", "query_length", "key_length", "blocks_x", "blocks_y", "blocks", "capacity", "lines",
+    "length", "rows", "budget", "first_blocks", "diagonal_blocks",
 }  # fmt: skip
 
 
@@ -39,8 +67,10 @@ def kind(parameter: Any, dtype: torch.dtype) -> str:
         return "constexpr"
     if name in INPUTS:
         return POINTER[dtype]
-    if name in LISTS:
+    if name in INT32:
         return "*i32"
+    if name == "order":
+        return "*i64"
     if name in MASKS:
         return "*i8"
     if name in SCALARS or "stride" in name:
@@ -48,26 +78,46 @@ def kind(parameter: Any, dtype: torch.dtype) -> str:
     return "fp32" if name == "scale" else "*fp32"
 
 
+def launch_of(kernel: Any, dtype: torch.dtype, channels: int, block_size: int) -> Any:
+    """Tile sizes and warps, None where a kernel goes by Triton's own."""
+    if kernel in FINE:
+        return FINE[kernel](block_size, channels, dtype)
+    return tuning.coarse_launch(2048, channels, dtype) if kernel in [RANK, *COARSE] else None
+
+
 def compiled(
-    kernel: Any, arch: int, dtype: torch.dtype, channels: int, block_size: int, **options: bool
+    kernel: Any, arch: int, dtype: torch.dtype, channels: int, block_size: int, **options: int
 ) -> Any:
-    launch = LAUNCH[kernel](block_size, channels, dtype) if kernel in LAUNCH else None
+    launch = launch_of(kernel, dtype, channels, block_size)
     constants = {
         "CHANNELS": channels,
         "VALUE_CHANNELS": channels,
+        "SECOND_CHANNELS": channels,
         "PADDED_CHANNELS": channels,
         "PADDED_VALUE_CHANNELS": channels,
+        "PADDED_SECOND_CHANNELS": channels,
         "BLOCK_SIZE": block_size,
         "ROWS": launch and launch.rows,
         "KEYS_PER_STEP": launch and launch.step,
         "QUERIES_PER_STEP": launch and launch.step,
+        "COLUMNS": launch and launch.step,
+        "TOKENS_PER_STEP": tuning.pooled_at_once(block_size, channels),
         "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
-        "WIDTH": 256,
+        "SCORE_PRECISION": tuning.score_precision(dtype),
+        "HAS_PRIORS": False,
+        "BITS": 31,
+        "LINES": 32,
+        "WIDTH": 64,
     }
+    if kernel is RANK:
+        constants["PRECISION"] = tuning.score_precision(dtype)
+    if kernel in COARSE:
+        constants["PRECISION"] = tuning.product_precision(dtype)
+    constants |= {name: value for name, value in options.items() if name != "num_warps"}
     signature = {parameter.name: kind(parameter, dtype) for parameter in kernel.params}
     names = list(signature)
     values = {
-        (names.index(name),): constants.get(name, options.get(name, True))
+        (names.index(name),): constants.get(name, True)
         for name in names
         if signature[name] == "constexpr"
     }
@@ -78,6 +128,7 @@ def compiled(
         if signature[name].startswith("*") or re.search(r"stride_[bhn]$", name)
     }
     settings = {"num_warps": launch.num_warps, "num_stages": launch.num_stages} if launch else {}
+    settings |= {name: value for name, value in options.items() if name == "num_warps"}
     return triton.compile(
         ASTSource(kernel, signature, values, aligned),
         target=GPUTarget("cuda", arch, 32),
@@ -98,17 +149,18 @@ def stack_bytes(binary: Any, path: Path) -> int:
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("kernel", [FORWARD, QUERY, KEY_VALUE, SUMS], ids=lambda k: k.fn.__name__)
+@pytest.mark.parametrize("kernel", [*FINE, SUMS, POOL, RANK, *COARSE], ids=lambda k: k.fn.__name__)
 def test_default_configurations(kernel: Any, dtype: torch.dtype, arch: int, tmp_path: Path) -> None:
-    for block_size in (32, 64):
+    # What is of blocks alone doesn't see their size.
+    for block_size in (32,) if kernel in [RANK, *COARSE] else (32, 64):
         binary = compiled(kernel, arch, dtype, 64, block_size)
         assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
         assert binary.metadata.shared <= 96 << 10
-        if dtype != torch.float32 and kernel is not SUMS:
+        if dtype != torch.float32 and kernel not in [SUMS, POOL]:
             assert re.search(r"mma\.sync|wgmma\.mma_async|tcgen05\.mma", binary.asm["ptx"])
 
 
-@pytest.mark.parametrize("kernel", [FORWARD, QUERY, KEY_VALUE], ids=lambda k: k.fn.__name__)
+@pytest.mark.parametrize("kernel", [*FINE, RANK, *COARSE], ids=lambda k: k.fn.__name__)
 @pytest.mark.parametrize("block_size", [16, 128])
 @pytest.mark.parametrize("channels", [128, 256])
 def test_other_sizes_fit_a_multiprocessor(
@@ -119,8 +171,14 @@ def test_other_sizes_fit_a_multiprocessor(
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
-def test_lists(arch: int, tmp_path: Path) -> None:
-    binary = compiled(list_kernel.compact_kernel, arch, torch.float32, 64, 32)
+@pytest.mark.parametrize("kernel", OF_INTEGERS, ids=lambda k: k.fn.__name__)
+def test_kernels_of_integers(kernel: Any, arch: int, tmp_path: Path) -> None:
+    binary = compiled(kernel, arch, torch.float32, 64, 32)
+    assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
+
+
+def test_the_longest_line_fits_into_registers(tmp_path: Path) -> None:
+    binary = compiled(OF_INTEGERS[0], 90, torch.float32, 64, 32, WIDTH=16384, num_warps=16)
     assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
 
 

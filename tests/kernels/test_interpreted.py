@@ -11,7 +11,7 @@ import torch
 from support import assert_close, padding_mask, random_inputs, relative_error, run
 
 from mra_plugin.ops import MRAOptions, mra_attention
-from mra_plugin.ops.fused import coarse_part, operators
+from mra_plugin.ops.fused import choosing, operators
 from mra_plugin.ops.operator_pair import arguments
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
@@ -93,7 +93,7 @@ def test_inputs_of_any_layout() -> None:
 
 
 def test_heads_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coarse_part, "_SCORE_BYTES", 1)
+    monkeypatch.setattr(choosing, "_RANK_BYTES", 1)
     compare(
         random_inputs(2, 3, 70, dtype=torch.float32),
         padding_mask([70, 33], 70),

@@ -1,0 +1,126 @@
+"""The kernels that choose and list blocks, run by Triton's interpreter, against plain PyTorch."""
+
+from typing import Any
+
+import pytest
+import torch
+from support import padding_mask
+from torch import Tensor
+
+from mra_plugin.ops import MRAOptions
+from mra_plugin.ops.blocks import count_tokens, pool
+from mra_plugin.ops.choice import choose_blocks
+from mra_plugin.ops.coarse import coarse_scores
+from mra_plugin.ops.fused import choosing, lists
+from mra_plugin.ops.fused.choosing import choose
+from mra_plugin.ops.fused.lists import list_blocks
+from mra_plugin.ops.fused.pooling import pool_blocks
+from mra_plugin.ops.problem import Problem
+
+pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
+
+
+def problem_of(*masks: Tensor | None, lengths: tuple[int, int], **options: Any) -> Problem:
+    """Blocks of equal small integers: means and scores are exact, and many scores are equal."""
+    generator = torch.Generator().manual_seed(5)
+    size = 16
+    query, key, value = (
+        torch.randint(-2, 3, (2, 2, -(-length // size), 4), generator=generator)
+        .repeat_interleave(size, 2)[:, :, :length]
+        .float()
+        for length in (*lengths, lengths[1])
+    )
+    key_mask, query_mask = (*masks, None, None)[:2]
+    settings = MRAOptions(block_size=size, **options)
+    return Problem(query, key, value, key_mask, query_mask, settings, 0.5)
+
+
+def expected_choice(problem: Problem) -> Tensor:
+    means, counts = [], []
+    for x, mask in (
+        (problem.query, problem.query_padding_mask),
+        (problem.key, problem.key_padding_mask),
+    ):
+        counts.append(count_tokens(mask, x.shape[0], x.shape[2], 16, x.device))
+        means.append(pool(x, mask, counts[-1], 16))
+    return choose_blocks(coarse_scores(*means, problem.scale), *counts, problem.options)
+
+
+@pytest.mark.parametrize("longest_line", [16, choosing._WIDEST_LINE])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("options", [
+    {"block_per_row": 3},
+    {"block_per_row": 3, "selection": "per_row"},
+    {"block_per_row": 99},
+    {"num_blocks": 1},
+    {"num_blocks": 20},
+    {"num_blocks": 10**9},
+    {"block_per_row": 2, "initial_prior_first_n_blocks": 1},
+    {"block_per_row": 2, "initial_prior_diagonal_n_blocks": 3},
+    {"block_per_row": 4, "selection": "per_row", "initial_prior_diagonal_n_blocks": 2},
+])  # fmt: skip
+def test_the_choice_is_that_of_the_shared_code(
+    options: dict[str, Any], padded: bool, longest_line: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_WIDEST_LINE", longest_line)
+    monkeypatch.setattr(choosing, "_WIDTH", 16)
+    masks = (padding_mask([140, 70], 150), padding_mask([0, 57], 90)) if padded else ()
+    problem = problem_of(*masks, lengths=(90, 150), **options)
+    chosen = choose(problem, pool_blocks(problem))
+    expected = expected_choice(problem)
+    assert torch.equal(chosen, expected)
+    # Or else ties would not be tried.
+    assert expected.any()
+
+
+@pytest.mark.parametrize("longest_line", [16, choosing._WIDEST_LINE])
+def test_of_equal_scores_the_first_are_chosen(
+    longest_line: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_WIDEST_LINE", longest_line)
+    x = torch.zeros(1, 1, 96, 4)
+    problem = Problem(x, x, x, None, None, MRAOptions(block_size=16, num_blocks=8), 1.0)
+    chosen = choose(problem, pool_blocks(problem))
+    assert torch.equal(chosen.flatten(), torch.arange(36) < 8)
+
+
+def test_means_and_counts() -> None:
+    mask = padding_mask([90, 33, 0], 90)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(3, 2, length, channels, generator=generator)
+        for length, channels in ((50, 24), (90, 24), (90, 40))
+    )
+    problem = Problem(query, key, value, mask, None, MRAOptions(block_size=16), 1.0)
+    means = pool_blocks(problem)
+    query_counts = count_tokens(None, 3, 50, 16, query.device)
+    key_counts = count_tokens(mask, 3, 90, 16, key.device)
+    assert torch.equal(means.query_counts, query_counts.int())
+    assert torch.equal(means.key_counts, key_counts.int())
+    assert means.value is not None
+    torch.testing.assert_close(means.query, pool(query, None, query_counts, 16))
+    torch.testing.assert_close(means.key, pool(key, mask, key_counts, 16))
+    torch.testing.assert_close(means.value, pool(value, mask, key_counts, 16))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(2, 40, 70), (3, 5, 40), (1, 33, 7), (1, 4, 0), (2, 0, 4)])
+def test_lists(shape: tuple[int, int, int], transposed: bool) -> None:
+    groups, lines, length = shape
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(shape, generator=generator) < 0.3
+    given = chosen.transpose(1, 2).contiguous().transpose(1, 2) if transposed else chosen
+    found = list_blocks(given, lines * length)
+    for group in range(groups):
+        for line in range(lines):
+            first, last = found.starts[group, line : line + 2].tolist()
+            entries = found.entries[group, first:last].tolist()
+            assert entries == chosen[group, line].nonzero().flatten().tolist()
+    if length > lists._SHORT:
+        assert found.order is not None
+        assert sorted(found.order.tolist()) == list(range(groups * lines))
+        counts = chosen.sum(-1).flatten()[found.order]
+        assert torch.equal(counts, counts.sort(descending=True).values)
+    else:
+        assert found.order is None
+    assert list_blocks(given, lines * length, equal=True).order is None
