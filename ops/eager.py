@@ -61,5 +61,9 @@ def _parts(problem: Problem) -> Iterator[tuple[slice, slice]]:
     return parts(query.shape[0], query.shape[1], limit // max(head_bytes, 1))
 
 
-operators = OperatorPair("eager", _forward, _backward, empty_choice)
+def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, block_size: int) -> Tensors:
+    return (empty_choice(query, key, block_size),)
+
+
+operators = OperatorPair("eager", _forward, _backward, _empty_kept, 1)
 attend = operators.attend

@@ -48,7 +48,8 @@ class OperatorPair:
         name: str,
         forward: Callable[[Problem], Tensors],
         backward: Callable[[Problem, Tensors, Tensor, Tensor | None], Tensors],
-        *keeps: Callable[[Tensor, Tensor, int], Tensor],
+        empty_kept: Callable[[Tensor, Tensor, Tensor, int], Tensors],
+        kept: int,
     ) -> None:
         """Registers both operators, with what tracing has to know of them.
 
@@ -56,10 +57,11 @@ class OperatorPair:
             name: of the implementation.
             forward: returns output, log-sum-exp, and what its backward needs besides.
             backward: takes these results and the gradients of the first two.
-            *keeps: empty tensors like those that the forward returns for its backward, from
-                query, key and block size.
+            empty_kept: gives, from query, key, value and block size, empty tensors like those that
+                the forward returns for its backward.
+            kept: how many these are.
         """
-        results = 2 + len(keeps)
+        results = 2 + kept
 
         def run_forward(*inputs: Any) -> Tensors:
             problem = _problem(inputs)
@@ -74,8 +76,7 @@ class OperatorPair:
         def fake_forward(
             query: Tensor, key: Tensor, value: Tensor, _k: Any, _q: Any, block_size: int, *_: Any
         ) -> Tensors:
-            kept = (empty(query, key, block_size) for empty in keeps)
-            return *empty_output(query, value), *kept
+            return *empty_output(query, value), *empty_kept(query, key, value, block_size)
 
         def fake_backward(_grad_out: Tensor, _grad_lse: Any, *rest: Any) -> Tensors:
             return empty_gradients(*rest[results : results + 3])
@@ -86,13 +87,14 @@ class OperatorPair:
             mutates_args=(),
             schema=f"({_PROBLEM}) -> ({', '.join(['Tensor'] * results)})",
         )
-        kept = "".join(f"Tensor result_{number}, " for number in range(results))
+        given = "".join(f", Tensor result_{number}" for number in range(results))
         self.backward = torch.library.custom_op(
             f"mra_plugin::{name}_backward",
             run_backward,
             mutates_args=(),
             schema=(
-                f"(Tensor grad_out, Tensor? grad_lse, {kept}{_PROBLEM}) -> (Tensor, Tensor, Tensor)"
+                f"(Tensor grad_out, Tensor? grad_lse{given}, {_PROBLEM}) -> "
+                "(Tensor, Tensor, Tensor)"
             ),
         )
         self.forward.register_fake(fake_forward)

@@ -62,7 +62,7 @@ def empty_choice(query: Tensor, key: Tensor, block_size: int) -> Tensor:
     return query.new_empty(*query.shape[:2], *blocks, dtype=torch.bool)
 
 
-def empty_coarse_lse(query: Tensor, _key: Tensor, block_size: int) -> Tensor:
+def empty_coarse_lse(query: Tensor, block_size: int) -> Tensor:
     """Room for the coarse scale's log-sum-exp, [B, H, X]."""
     blocks_x = block_count(query.shape[-2], block_size)
     return query.new_empty(*query.shape[:2], blocks_x, dtype=accumulation_dtype(query.dtype))

@@ -94,8 +94,6 @@ def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[s
             "fine": seconds(stages.attend),
         }
         if direction == "training":
-            # The backward pools once more.
-            found["pooling"] *= 2
             found["coarse"] += max(seconds(stages.share) - seconds(stages.sums), 0.0)
             found["fine"] += seconds(stages.differentiate)
     return found

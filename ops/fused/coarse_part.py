@@ -24,8 +24,8 @@ def attend_coarsely(problem: Problem, means: Means, chosen: Tensor) -> tuple[Ten
         Output [B, H, X, Dv] in mode "full", else None, and log-sum-exp [B, H, X], which holds
         nothing where there is no output. Both are float32.
     """
-    lse = empty_coarse_lse(problem.query, problem.key, problem.options.block_size)
-    if means.value is None:
+    lse = empty_coarse_lse(problem.query, problem.options.block_size)
+    if not problem.is_full:
         return None, lse
     out = lse.new_empty(*lse.shape, problem.value.shape[-1])
     if not lse.numel():
@@ -67,7 +67,6 @@ def shares(
     Returns:
         For queries [B, H, X, D], keys [B, H, Y, D] and values [B, H, Y, Dv], float32.
     """
-    assert means.value is not None
     flags = as_bytes(chosen)
     query_share, key_share, value_share = (
         x.new_empty(x.shape) for x in (means.query, means.key, means.value)

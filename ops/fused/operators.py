@@ -21,11 +21,11 @@ from .launches import (
     launch_query_gradient,
     launch_sums,
 )
-from .pooling import pool_blocks
+from .pooling import Means, empty_means, pool_blocks
 
 
 def _forward(problem: Problem) -> Tensors:
-    """Output, log-sum-exp, chosen blocks (bool [B, H, X, Y]), coarse log-sum-exp [B, H, X]."""
+    """Output, log-sum-exp, chosen blocks, coarse log-sum-exp, and what is in `Means`."""
     problem = _readable(problem)
     out, lse = empty_output(problem.query, problem.value)
     with _on_device_of(problem.query):
@@ -33,14 +33,14 @@ def _forward(problem: Problem) -> Tensors:
         chosen = choose(problem, means)
         coarse_out, coarse_lse = attend_coarsely(problem, means, chosen)
         launch_forward(problem, chosen, coarse_out, coarse_lse, out, lse)
-    return out, lse, chosen, coarse_lse
+    return out, lse, chosen, coarse_lse, *means
 
 
 def _backward(
     problem: Problem, results: Tensors, grad_out: Tensor, grad_lse: Tensor | None
 ) -> Tensors:
     problem = _readable(problem)
-    out, lse, chosen, coarse_lse = results
+    out, lse, chosen, coarse_lse, *means = results
     grads = empty_gradients(problem.query, problem.key, problem.value)
     if not lse.numel():
         for grad in grads:
@@ -52,7 +52,7 @@ def _backward(
         delta, *pulled = launch_sums(problem, coarse_lse, out, lse, grad_out, grad_lse)
         share: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
         if problem.is_full:
-            share = shares(problem, pool_blocks(problem), chosen, coarse_lse, *pulled)
+            share = shares(problem, Means(*means), chosen, coarse_lse, *pulled)
         known = (problem, chosen, lse, delta, grad_out)
         launch_query_gradient(*known, share[0], grads[0])
         launch_key_value_gradients(*known, share[1:], grads[1:])
@@ -77,5 +77,13 @@ def _on_device_of(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
-operators = OperatorPair("fused", _forward, _backward, empty_choice, empty_coarse_lse)
+def _empty_kept(query: Tensor, key: Tensor, value: Tensor, block_size: int) -> Tensors:
+    return (
+        empty_choice(query, key, block_size),
+        empty_coarse_lse(query, block_size),
+        *empty_means(query, key, value, block_size),
+    )
+
+
+operators = OperatorPair("fused", _forward, _backward, _empty_kept, 7)
 attend = operators.attend

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..blocks import block_count
 from ..problem import Problem
 from .arguments import as_bytes, padded
 from .pool_kernel import pool_kernel
@@ -22,62 +23,71 @@ class Means(NamedTuple):
     Attributes:
         query: float32 [B, H, X, D].
         key: float32 [B, H, Y, D].
-        value: float32 [B, H, Y, Dv], or None where nobody needs it.
+        value: float32 [B, H, Y, Dv]; holds nothing in mode "sparse", where nobody needs it.
         query_counts: int32 [B, X].
         key_counts: int32 [B, Y].
     """
 
     query: Tensor
     key: Tensor
-    value: Tensor | None
+    value: Tensor
     query_counts: Tensor
     key_counts: Tensor
 
 
+def empty_means(query: Tensor, key: Tensor, value: Tensor, block_size: int) -> Means:
+    """Room for means and counts of [B, H, N, C] tensors."""
+    means, counts = [], []
+    for x in (query, key, value):
+        batch, heads, length, channels = x.shape
+        blocks = block_count(length, block_size)
+        means.append(x.new_empty(batch, heads, blocks, channels, dtype=torch.float32))
+        counts.append(x.new_empty(batch, blocks, dtype=torch.int32))
+    return Means(*means, *counts[:2])
+
+
 def pool_blocks(problem: Problem) -> Means:
     """Pools queries and keys, and in mode "full" values."""
-    size = problem.options.block_size
-    value = problem.value if problem.is_full else None
-    query, _, query_counts = _pool(
-        problem.query, None, problem.query_padding_mask, problem.blocks_x, size
-    )
-    key, value_means, key_counts = _pool(
-        problem.key, value, problem.key_padding_mask, problem.blocks_y, size
-    )
-    return Means(query, key, value_means, query_counts, key_counts)
+    means = empty_means(problem.query, problem.key, problem.value, problem.options.block_size)
+    query_mask, key_mask = problem.query_padding_mask, problem.key_padding_mask
+    value = (problem.value, means.value) if problem.is_full else None
+    _pool(problem, (problem.query, means.query), None, query_mask, means.query_counts)
+    _pool(problem, (problem.key, means.key), value, key_mask, means.key_counts)
+    return means
 
 
 def _pool(
-    first: Tensor, second: Tensor | None, mask: Tensor | None, blocks: int, size: int
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    batch, heads, length, channels = first.shape
-    means, second_means = (
-        None if x is None else x.new_empty(batch, heads, blocks, x.shape[-1], dtype=torch.float32)
-        for x in (first, second)
+    problem: Problem,
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+    counts: Tensor,
+) -> None:
+    """Fills the means of one or two tensors under one mask, and counts [B, X]."""
+    if not counts.numel():
+        return
+    x, means = first
+    other, other_means = first if second is None else second
+    size = problem.options.block_size
+    batch, heads, length, channels = x.shape
+    pool_kernel[(batch * heads * counts.shape[1],)](
+        x,
+        other,
+        as_bytes(mask),
+        means,
+        other_means,
+        counts,
+        heads,
+        length,
+        counts.shape[1],
+        *x.stride()[:3],
+        *other.stride()[:3],
+        CHANNELS=channels,
+        SECOND_CHANNELS=other.shape[-1],
+        PADDED_CHANNELS=padded(channels),
+        PADDED_SECOND_CHANNELS=padded(other.shape[-1]),
+        BLOCK_SIZE=size,
+        TOKENS_PER_STEP=pooled_at_once(size, max(channels, other.shape[-1])),
+        HAS_SECOND=second is not None,
+        HAS_MASK=mask is not None,
     )
-    assert means is not None
-    counts = torch.empty(batch, blocks, dtype=torch.int32, device=first.device)
-    second_channels = channels if second is None else second.shape[-1]
-    if counts.numel():
-        pool_kernel[(batch * heads * blocks,)](
-            first,
-            second,
-            as_bytes(mask),
-            means,
-            second_means,
-            counts,
-            heads,
-            length,
-            blocks,
-            *first.stride()[:3],
-            *(first if second is None else second).stride()[:3],
-            CHANNELS=channels,
-            SECOND_CHANNELS=second_channels,
-            PADDED_CHANNELS=padded(channels),
-            PADDED_SECOND_CHANNELS=padded(second_channels),
-            BLOCK_SIZE=size,
-            TOKENS_PER_STEP=pooled_at_once(size, max(channels, second_channels)),
-            HAS_SECOND=second is not None,
-            HAS_MASK=mask is not None,
-        )
-    return means, second_means, counts
