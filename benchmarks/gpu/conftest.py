@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest_keys import STAGES
+from conftest_keys import LAUNCHES, STAGES
 from goals import goals_of
 from plan import Plan, plan_of, rehearses
+
+# Of the settings of a kernel, the fastest are told.
+SHOWN = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rehearse",
         action="store_true",
         help="run the GPU benchmark at toy sizes; without a GPU, with TRITON_INTERPRET=1",
+    )
+    group.addoption(
+        "--tune",
+        action="store_true",
+        help="time every kernel with many tile sizes, too; about ten minutes more",
     )
     group.addoption(
         "--original-module",
@@ -29,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[STAGES] = []
+    config.stash[LAUNCHES] = []
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +58,8 @@ def _needs_a_gpu(pytestconfig: pytest.Config) -> None:
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     if config.stash[STAGES]:
         output_json["stages"] = config.stash[STAGES]
+    if config.stash[LAUNCHES]:
+        output_json["launches"] = config.stash[LAUNCHES]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -63,6 +74,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"{one['floor_bytes_seconds'] * 1e3:9.3f} "
             f"{one['floor_operations_seconds'] * 1e3:9.3f}"
         )
+    report_launches(terminalreporter, config.stash[LAUNCHES])
     session = getattr(config, "_benchmarksession", None)
     done = [one.extra_info for one in getattr(session, "benchmarks", [])]
     goals = goals_of([one for one in done if one.get("kind") == "attention"])
@@ -71,3 +83,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section(f"goals on an H100 ({said})")
         for goal in goals or ["not measured: nothing was trained on a CUDA device"]:
             terminalreporter.line(str(goal))
+
+
+def report_launches(terminalreporter: Any, found: list[dict[str, Any]]) -> None:
+    """The fastest settings of every kernel, beside the ones that it has."""
+    if found:
+        terminalreporter.section("fastest tile sizes (milliseconds)")
+    for key in dict.fromkeys((x["kernel"], x["block_size"], x["channels"]) for x in found):
+        group = [x for x in found if (x["kernel"], x["block_size"], x["channels"]) == key]
+        present = next(x["seconds"] for x in group if x["launch"] is None)
+        terminalreporter.line(
+            f"{key[0]}, blocks of {key[1]}, {key[2]} channels: {present * 1e3:.3f} as it is"
+        )
+        tried = sorted((x for x in group if x["launch"]), key=lambda x: x["seconds"])
+        for one in tried[:SHOWN]:
+            settings = ", ".join(f"{name} {value}" for name, value in one["launch"].items())
+            terminalreporter.line(f"    {one['seconds'] * 1e3:9.3f}  {settings}")

@@ -21,6 +21,7 @@ class Plan:
         flex: pairs of length and channels at which flex_attention is compiled, which takes long.
         seconds_per_case: for rounds, beyond the least number of them.
         stage_runs: how often every stage is timed.
+        tuned_at: the length at which tile sizes are tried.
         copied_bytes: to measure the bandwidth with.
         product_size: rows and columns of the matrices to measure the peak of operations with.
     """
@@ -34,6 +35,7 @@ class Plan:
     flex: tuple[tuple[int, int], ...]
     seconds_per_case: float
     stage_runs: int
+    tuned_at: int
     copied_bytes: int
     product_size: int
 
@@ -56,6 +58,7 @@ REAL = Plan(
     flex=((4096, 64), (16384, 64), (65536, 64), (4096, 128)),
     seconds_per_case=0.4,
     stage_runs=10,
+    tuned_at=4096,
     copied_bytes=1 << 30,
     product_size=8192,
 )
@@ -69,6 +72,7 @@ REHEARSAL = Plan(
     flex=((64, 16),),
     seconds_per_case=0.0,
     stage_runs=1,
+    tuned_at=64,
     copied_bytes=1 << 20,
     product_size=64,
 )

@@ -10,7 +10,7 @@ from cases import Direction
 from event_step import EventStep
 from torch import Tensor
 
-from mra_plugin.ops.fused.choosing import choose
+from mra_plugin.ops.fused.choosing import choice_parts, choose, rank_pairs
 from mra_plugin.ops.fused.coarse_part import attend_coarsely, shares
 from mra_plugin.ops.fused.launches import (
     launch_forward,
@@ -19,7 +19,7 @@ from mra_plugin.ops.fused.launches import (
     launch_sums,
 )
 from mra_plugin.ops.fused.pooling import Means, pool_blocks
-from mra_plugin.ops.problem import Problem, empty_gradients, empty_output
+from mra_plugin.ops.problem import Problem, empty_output
 
 
 class Stages:
@@ -37,6 +37,7 @@ class Stages:
         self.chosen = self.choose()
         self.coarse_out, self.coarse_lse = self.attend_coarsely()
         self.out, self.lse = self.attend()
+        self.delta, self.pulled, self.pulled_delta = self.sums()
 
     def pool(self) -> Means:
         """Counts and means of query, key and value."""
@@ -45,6 +46,12 @@ class Stages:
     def choose(self) -> Tensor:
         """Coarse scores and the choice."""
         return choose(self.problem, self.means)
+
+    def rank(self) -> tuple[Tensor, ...]:
+        """The first half of choosing: how far each pair falls behind its row's best."""
+        problem, means = self.problem, self.means
+        ranks = (rank_pairs(problem, means, part) for part in choice_parts(problem))
+        return tuple(x.view(torch.float32) for x in ranks)
 
     def attend_coarsely(self) -> tuple[Tensor | None, Tensor]:
         """Attention between blocks."""
@@ -59,23 +66,34 @@ class Stages:
     def share(self) -> tuple[Tensor, Tensor, Tensor]:
         """What spreads from the gradients of means."""
         known = (self.problem, self.means, self.chosen, self.coarse_lse)
-        return shares(*known, *self.sums()[1:])
+        return shares(*known, self.pulled, self.pulled_delta)
 
-    def differentiate(self) -> tuple[Tensor, Tensor, Tensor]:
+    def differentiate(self) -> None:
         """Gradients through the chosen blocks."""
-        problem = self.problem
-        delta, pulled, _ = self.sums()
-        grads = empty_gradients(problem.query, problem.key, problem.value)
-        # Any tensors of the right shape stand for what spreads: it is only added.
-        known = (problem, self.chosen, self.lse, delta, self.cotangent)
-        launch_query_gradient(*known, pulled, grads[0])
-        launch_key_value_gradients(*known, (pulled, pulled), grads[1:])
+        self.sums()
+        self.differentiate_queries()
+        self.differentiate_keys()
+
+    def differentiate_queries(self) -> Tensor:
+        """Those of queries."""
+        grad = torch.empty_like(self.problem.query)
+        # Any tensor of the right shape stands for what spreads: it is only added.
+        launch_query_gradient(*self._known(), self.pulled, grad)
+        return grad
+
+    def differentiate_keys(self) -> tuple[Tensor, Tensor]:
+        """Those of keys and values."""
+        grads = torch.empty_like(self.problem.key), torch.empty_like(self.problem.value)
+        launch_key_value_gradients(*self._known(), (self.pulled, self.pulled), grads)
         return grads
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the backward needs of each query and block first."""
         known = (self.problem, self.coarse_lse, self.out, self.lse)
         return launch_sums(*known, self.cotangent, None)
+
+    def _known(self) -> tuple[Problem, Tensor, Tensor, Tensor, Tensor]:
+        return self.problem, self.chosen, self.lse, self.delta, self.cotangent
 
 
 def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[str, float]:
@@ -94,6 +112,6 @@ def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[s
             "fine": seconds(stages.attend),
         }
         if direction == "training":
-            found["coarse"] += max(seconds(stages.share) - seconds(stages.sums), 0.0)
+            found["coarse"] += seconds(stages.share)
             found["fine"] += seconds(stages.differentiate)
     return found
