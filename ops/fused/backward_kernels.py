@@ -8,7 +8,7 @@ a program, M queries or N keys per step.
 import triton
 import triton.language as tl
 
-from .forward_kernel import LOG2E, listed_block, listed_tokens, load_rows
+from .forward_kernel import LOG2E, listed_tokens, listed_work, load_rows
 
 
 @triton.jit
@@ -70,6 +70,39 @@ def sums_kernel(
 
 
 @triton.jit
+def store_gradient(
+    grad,
+    partial,
+    accumulator,
+    group,
+    tokens,
+    positions,
+    block,
+    slot,
+    slots_per_head,
+    channels,
+    CHANNELS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Writes rows of grad [G, N, C], or where a list is cut, of partial [slots, b, C]."""
+    final = positions < tl.where(slot == -1, tokens, 0)
+    tl.store(
+        grad + (group * tokens + positions)[:, None] * CHANNELS + channels[None, :],
+        accumulator.to(grad.dtype.element_ty),
+        mask=final[:, None] & (channels < CHANNELS)[None, :],
+    )
+    if CHUNK > 0:
+        rows = (group * slots_per_head + slot - block) * BLOCK_SIZE + positions
+        kept = (channels < tl.where(slot >= 0, CHANNELS, 0))[None, :]
+        tl.store(
+            partial + rows[:, None] * CHANNELS + channels[None, :],
+            accumulator,
+            mask=kept,
+        )
+
+
+@triton.jit
 def query_kernel(
     query,
     key,
@@ -79,15 +112,20 @@ def query_kernel(
     lse,
     delta,
     grad_share,
-    order,
+    items,
+    first_items,
+    slots,
     starts,
     columns,
     grad_query,
+    partial_query,
     scale,
     heads,
     query_length,
     key_length,
     blocks_x,
+    items_per_head,
+    slots_per_head,
     capacity,
     query_stride_b,
     query_stride_h,
@@ -108,7 +146,7 @@ def query_kernel(
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS_PER_STEP: tl.constexpr,
-    IS_ORDERED: tl.constexpr,
+    CHUNK: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -118,9 +156,12 @@ def query_kernel(
     ``grad_share`` [G, X, D] is what each real query of a block gets through its mean.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
-    row, group, x, batch, head, entries, total = listed_block(
-        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE, IS_ORDERED
-    )
+    group, x, entries, length, is_first, slot = listed_work(
+        items, first_items, slots, starts, columns,
+        blocks_x, items_per_head, capacity, pieces, CHUNK,
+    )  # fmt: skip
+    batch, head, row = group // heads, group % heads, group * blocks_x + x
+    total = length * BLOCK_SIZE
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
 
@@ -156,15 +197,13 @@ def query_kernel(
 
     accumulator *= scale
     if HAS_COARSE:
-        share = tl.load(
-            grad_share + row * CHANNELS + channels, mask=channels < CHANNELS, other=0.0
-        )  # [D]
+        kept = channels < tl.where(is_first, CHANNELS, 0)
+        share = tl.load(grad_share + row * CHANNELS + channels, mask=kept, other=0.0)  # [D]
         accumulator += tl.where(served[:, None], share[None, :], 0.0)
-    tl.store(
-        grad_query + rows[:, None] * CHANNELS + channels[None, :],
-        accumulator.to(grad_query.dtype.element_ty),
-        mask=inside[:, None] & (channels[None, :] < CHANNELS),
-    )
+    store_gradient(
+        grad_query, partial_query, accumulator, group, query_length, positions,
+        x, slot, slots_per_head, channels, CHANNELS, BLOCK_SIZE, CHUNK,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -178,16 +217,22 @@ def key_value_kernel(
     delta,
     grad_key_share,
     grad_value_share,
-    order,
+    items,
+    first_items,
+    slots,
     starts,
     rows_listed,
     grad_key,
     grad_value,
+    partial_key,
+    partial_value,
     scale,
     heads,
     query_length,
     key_length,
     blocks_y,
+    items_per_head,
+    slots_per_head,
     capacity,
     query_stride_b,
     query_stride_h,
@@ -208,7 +253,7 @@ def key_value_kernel(
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     QUERIES_PER_STEP: tl.constexpr,
-    IS_ORDERED: tl.constexpr,
+    CHUNK: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -218,9 +263,12 @@ def key_value_kernel(
     ``starts`` [G, Y + 1] and ``rows_listed`` [G, capacity] list the query blocks that chose it.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
-    column, group, y, batch, head, entries, total = listed_block(
-        order, starts, rows_listed, blocks_y, capacity, heads, pieces, BLOCK_SIZE, IS_ORDERED
-    )
+    group, y, entries, length, is_first, slot = listed_work(
+        items, first_items, slots, starts, rows_listed,
+        blocks_y, items_per_head, capacity, pieces, CHUNK,
+    )  # fmt: skip
+    batch, head, column = group // heads, group % heads, group * blocks_y + y
+    total = length * BLOCK_SIZE
     queries = query + batch * query_stride_b + head * query_stride_h
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
 
@@ -257,24 +305,21 @@ def key_value_kernel(
 
     key_accumulator *= scale
     if HAS_COARSE:
+        kept = channels < tl.where(is_first, CHANNELS, 0)
         key_share = tl.load(
-            grad_key_share + column * CHANNELS + channels, mask=channels < CHANNELS, other=0.0
+            grad_key_share + column * CHANNELS + channels, mask=kept, other=0.0
         )  # [D]
+        kept = value_channels < tl.where(is_first, VALUE_CHANNELS, 0)
         value_share = tl.load(
-            grad_value_share + column * VALUE_CHANNELS + value_channels,
-            mask=value_channels < VALUE_CHANNELS,
-            other=0.0,
+            grad_value_share + column * VALUE_CHANNELS + value_channels, mask=kept, other=0.0
         )  # [V]
         key_accumulator += tl.where(real[:, None], key_share[None, :], 0.0)
         value_accumulator += tl.where(real[:, None], value_share[None, :], 0.0)
-    rows = group * key_length + positions
-    tl.store(
-        grad_key + rows[:, None] * CHANNELS + channels[None, :],
-        key_accumulator.to(grad_key.dtype.element_ty),
-        mask=inside[:, None] & (channels[None, :] < CHANNELS),
-    )
-    tl.store(
-        grad_value + rows[:, None] * VALUE_CHANNELS + value_channels[None, :],
-        value_accumulator.to(grad_value.dtype.element_ty),
-        mask=inside[:, None] & (value_channels[None, :] < VALUE_CHANNELS),
-    )
+    store_gradient(
+        grad_key, partial_key, key_accumulator, group, key_length, positions,
+        y, slot, slots_per_head, channels, CHANNELS, BLOCK_SIZE, CHUNK,
+    )  # fmt: skip
+    store_gradient(
+        grad_value, partial_value, value_accumulator, group, key_length, positions,
+        y, slot, slots_per_head, value_channels, VALUE_CHANNELS, BLOCK_SIZE, CHUNK,
+    )  # fmt: skip

@@ -27,32 +27,46 @@ def listed_tokens(entries, total, step, size: tl.constexpr, width: tl.constexpr)
 
 
 @triton.jit
-def listed_block(
-    order,
+def listed_work(
+    items,
+    first_items,
+    slots,
     starts,
     entries,
     lines,
+    items_per_head,
     capacity,
-    heads,
     pieces: tl.constexpr,
-    size: tl.constexpr,
-    ordered: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
-    """The block whose ROWS tokens this program takes, and its list.
+    """Which block this program takes, and its list or, where lists are cut into chunks, a part.
 
     Returns:
-        The block's index among all, that of its batch row and head, the block's own in it, batch
-        row, head, its list, and how many tokens that holds.
+        The batch row and head, the block's index there, its list, how many entries that holds,
+        whether these are the list's first, and the slot for a partial result: -1 where the list is
+        whole, -2 where a program has nothing to do; else one of its head's.
     """
-    index = (tl.program_id(0) // pieces).to(tl.int64)
-    if ordered:
-        index = tl.load(order + index)
-    group, line = index // lines, index % lines
-    batch, head = group // heads, group % heads
-    first = tl.load(starts + group * (lines + 1) + line)
-    total = (tl.load(starts + group * (lines + 1) + line + 1) - first) * size
-    listed = entries + group * capacity + first
-    return index, group, line, batch, head, listed, total
+    item = (tl.program_id(0) // pieces).to(tl.int64)
+    if CHUNK == 0:
+        group, line = item // lines, item % lines
+        first = tl.load(starts + group * (lines + 1) + line)
+        length = tl.load(starts + group * (lines + 1) + line + 1) - first
+        is_first = item >= 0
+        slot = (item * 0 - 1).to(tl.int32)
+    else:
+        group = item // items_per_head
+        line = tl.load(items + item).to(tl.int64)
+        known = tl.maximum(line, 0)
+        chunk = (item % items_per_head - tl.load(first_items + group * lines + known)).to(tl.int32)
+        first = tl.load(starts + group * (lines + 1) + known) + chunk * CHUNK
+        end = tl.load(starts + group * (lines + 1) + known + 1)
+        length = tl.where(line < 0, 0, tl.minimum(end - first, CHUNK))
+        is_first = chunk == 0
+        slot = tl.load(slots + group * lines + known)
+        slot = tl.where(slot < 0, -1, slot + chunk)
+        slot = tl.where(line < 0, -2, slot)
+        line = known
+    return group, line, entries + group * capacity + first, length, is_first, slot
 
 
 @triton.jit
@@ -64,16 +78,22 @@ def forward_kernel(
     query_mask,
     coarse_out,
     coarse_lse,
-    order,
+    items,
+    first_items,
+    slots,
     starts,
     columns,
     out,
     lse,
+    partial_out,
+    partial_lse,
     scale,
     heads,
     query_length,
     key_length,
     blocks_x,
+    items_per_head,
+    slots_per_head,
     capacity,
     query_stride_b,
     query_stride_h,
@@ -91,21 +111,25 @@ def forward_kernel(
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS_PER_STEP: tl.constexpr,
-    IS_ORDERED: tl.constexpr,
+    CHUNK: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     HAS_QUERY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program per ROWS queries of a block, the blocks with the longest lists first.
+    """One program per ROWS queries of a block: out [G, Nq, V] and lse [G, Nq].
 
-    Writes out [G, Nq, V] and lse [G, Nq]. ``order`` [G·X], if any, says which block a program
-    takes; ``starts`` [G, X + 1] and ``columns`` [G, capacity] list the key blocks that each chose.
+    ``starts`` [G, X + 1] and ``columns`` [G, capacity] list the key blocks that each chose. Where a
+    list is cut, every chunk has a program of its own, which writes to partial_out [slots, b, V] and
+    partial_lse [slots, b] instead; the first chunk's starts from the coarse scale.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
-    row, group, x, batch, head, entries, total = listed_block(
-        order, starts, columns, blocks_x, capacity, heads, pieces, BLOCK_SIZE, IS_ORDERED
-    )
+    group, x, entries, length, is_first, slot = listed_work(
+        items, first_items, slots, starts, columns,
+        blocks_x, items_per_head, capacity, pieces, CHUNK,
+    )  # fmt: skip
+    batch, head, row = group // heads, group % heads, group * blocks_x + x
+    total = length * BLOCK_SIZE
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
 
@@ -118,7 +142,7 @@ def forward_kernel(
 
     # The maximum, sum and accumulator of the coarse scale, the same for all queries of the block.
     if HAS_COARSE:
-        level = tl.load(coarse_lse + row) * LOG2E
+        level = tl.where(is_first, tl.load(coarse_lse + row) * LOG2E, float("-inf"))
         maximum = tl.full([ROWS], 0.0, tl.float32) + level  # [R]
         total_weight = tl.where(maximum > float("-inf"), 1.0, 0.0)  # [R]
         coarse = tl.load(
@@ -160,9 +184,20 @@ def forward_kernel(
     level = tl.where(served, maximum / LOG2E + tl.log(weight), float("-inf"))
 
     rows = group * query_length + positions
-    tl.store(lse + rows, level, mask=inside)
+    final = positions < tl.where(slot == -1, query_length, 0)
+    tl.store(lse + rows, level, mask=final)
+    kept = (value_channels < VALUE_CHANNELS)[None, :]
     tl.store(
         out + rows[:, None] * VALUE_CHANNELS + value_channels[None, :],
         accumulator.to(out.dtype.element_ty),
-        mask=inside[:, None] & (value_channels[None, :] < VALUE_CHANNELS),
+        mask=final[:, None] & kept,
     )
+    if CHUNK > 0:
+        rows = (group * slots_per_head + slot - x) * BLOCK_SIZE + positions
+        tl.store(partial_lse + rows, level, mask=tl.arange(0, ROWS) < tl.where(slot >= 0, ROWS, 0))
+        kept = (value_channels < tl.where(slot >= 0, VALUE_CHANNELS, 0))[None, :]
+        tl.store(
+            partial_out + rows[:, None] * VALUE_CHANNELS + value_channels[None, :],
+            accumulator,
+            mask=kept,
+        )

@@ -15,7 +15,12 @@ from .arguments import as_bytes, padded
 from .backward_kernels import key_value_kernel, query_kernel, sums_kernel
 from .forward_kernel import forward_kernel
 from .lists import Lists, list_blocks
+from .merge_kernels import add_kernel, merge_kernel
 from .tuning import backward_launch, forward_launch
+
+# The longest work of one program, so that many share a long list.
+_TOKENS_PER_ITEM = 4096
+_MERGED_ROWS = 16
 
 
 def launch_forward(
@@ -31,9 +36,9 @@ def launch_forward(
         return
     rows = _row_lists(problem, chosen)
     launch = forward_launch(problem.options.block_size, _widest(problem), problem.query.dtype)
-    forward_kernel[
-        (_blocks(problem, problem.blocks_x) * problem.options.block_size // launch.rows,)
-    ](
+    size, value_channels = problem.options.block_size, problem.value.shape[-1]
+    partial_out, partial_lse = rows.partial(size, value_channels), rows.partial(size)
+    forward_kernel[_grid(rows, size // launch.rows)](
         problem.query,
         problem.key,
         problem.value,
@@ -41,28 +46,51 @@ def launch_forward(
         as_bytes(problem.query_padding_mask),
         coarse_out,
         coarse_lse,
-        rows.order,
+        rows.items,
+        rows.first_items,
+        rows.slots,
         rows.starts,
         rows.entries,
         out,
         lse,
+        partial_out,
+        partial_lse,
         problem.scale,
         problem.query.shape[1],
         problem.query.shape[2],
         problem.key.shape[2],
         problem.blocks_x,
+        rows.items_per_head,
+        rows.slots_per_head,
         problem.capacity,
         *_strides(problem),
         **_sizes(problem),
         ROWS=launch.rows,
         KEYS_PER_STEP=launch.step,
-        IS_ORDERED=rows.order is not None,
+        CHUNK=rows.chunk,
         HAS_COARSE=coarse_out is not None,
         HAS_KEY_MASK=problem.key_padding_mask is not None,
         HAS_QUERY_MASK=problem.query_padding_mask is not None,
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
+    if rows.slots is not None:
+        merge_kernel[(rows.slots.numel() * size // _MERGED_ROWS,)](
+            partial_out,
+            partial_lse,
+            rows.starts,
+            rows.slots,
+            out,
+            lse,
+            problem.query.shape[2],
+            problem.blocks_x,
+            rows.slots_per_head,
+            VALUE_CHANNELS=value_channels,
+            PADDED_VALUE_CHANNELS=padded(value_channels),
+            BLOCK_SIZE=size,
+            ROWS=_MERGED_ROWS,
+            CHUNK=rows.chunk,
+        )
 
 
 def launch_sums(
@@ -118,7 +146,8 @@ def launch_query_gradient(
     """Fills ``grad`` [B, H, Nq, D]; ``share`` [B, H, X, D] comes from the coarse scale."""
     rows = _row_lists(problem, chosen)
     settings, pieces, step = _backward_settings(problem)
-    query_kernel[(_blocks(problem, problem.blocks_x) * pieces,)](
+    partial = rows.partial(problem.options.block_size, grad.shape[-1])
+    query_kernel[_grid(rows, pieces)](
         problem.query,
         problem.key,
         problem.value,
@@ -127,22 +156,28 @@ def launch_query_gradient(
         lse,
         delta,
         share,
-        rows.order,
+        rows.items,
+        rows.first_items,
+        rows.slots,
         rows.starts,
         rows.entries,
         grad,
+        partial,
         problem.scale,
         problem.query.shape[1],
         problem.query.shape[2],
         problem.key.shape[2],
         problem.blocks_x,
+        rows.items_per_head,
+        rows.slots_per_head,
         problem.capacity,
         *_strides(problem),
         *grad_out.stride()[:3],
         KEYS_PER_STEP=step,
-        IS_ORDERED=rows.order is not None,
+        CHUNK=rows.chunk,
         **settings,
     )
+    _add(rows, partial, grad)
 
 
 def launch_key_value_gradients(
@@ -157,9 +192,11 @@ def launch_key_value_gradients(
     """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Y, ...] are the coarse scale's."""
     if not problem.blocks_y:
         return
-    columns = list_blocks(chosen.flatten(0, 1).transpose(1, 2), problem.capacity)
+    longest = min(problem.blocks_x, problem.capacity)
+    columns = _lists(problem, chosen.flatten(0, 1).transpose(1, 2), longest)
     settings, pieces, step = _backward_settings(problem)
-    key_value_kernel[(_blocks(problem, problem.blocks_y) * pieces,)](
+    partials = [columns.partial(problem.options.block_size, grad.shape[-1]) for grad in grads]
+    key_value_kernel[_grid(columns, pieces)](
         problem.query,
         problem.key,
         problem.value,
@@ -168,32 +205,66 @@ def launch_key_value_gradients(
         lse,
         delta,
         *shares,
-        columns.order,
+        columns.items,
+        columns.first_items,
+        columns.slots,
         columns.starts,
         columns.entries,
         *grads,
+        *partials,
         problem.scale,
         problem.query.shape[1],
         problem.query.shape[2],
         problem.key.shape[2],
         problem.blocks_y,
+        columns.items_per_head,
+        columns.slots_per_head,
         problem.capacity,
         *_strides(problem),
         *grad_out.stride()[:3],
         QUERIES_PER_STEP=step,
-        IS_ORDERED=columns.order is not None,
+        CHUNK=columns.chunk,
         **settings,
     )
+    for partial, grad in zip(partials, grads, strict=True):
+        _add(columns, partial, grad)
 
 
 def _row_lists(problem: Problem, chosen: Tensor) -> Lists:
     """What each query block chose."""
-    equal = problem.options.selection == "per_row"
-    return list_blocks(chosen.flatten(0, 1), problem.capacity, equal=equal)
+    options = problem.options
+    longest = options.block_per_row if options.selection == "per_row" else problem.capacity
+    return _lists(problem, chosen.flatten(0, 1), min(longest, problem.blocks_y))
 
 
-def _blocks(problem: Problem, per_head: int) -> int:
-    return problem.query.shape[0] * problem.query.shape[1] * per_head
+def _lists(problem: Problem, chosen: Tensor, longest: int) -> Lists:
+    chunk = _TOKENS_PER_ITEM // problem.options.block_size
+    return list_blocks(chosen, problem.capacity, longest, chunk)
+
+
+def _grid(lists: Lists, pieces: int) -> tuple[int]:
+    return (lists.starts.shape[0] * lists.items_per_head * pieces,)
+
+
+def _add(lists: Lists, partial: Tensor | None, grad: Tensor) -> None:
+    """Sums up the gradients [B, H, N, C] that the chunks of cut lists gave."""
+    if partial is None or lists.slots is None:
+        return
+    _, size, channels = partial.shape
+    add_kernel[(lists.slots.numel() * size // _MERGED_ROWS,)](
+        partial,
+        lists.starts,
+        lists.slots,
+        grad,
+        grad.shape[2],
+        lists.slots.shape[1],
+        lists.slots_per_head,
+        CHANNELS=channels,
+        PADDED_CHANNELS=padded(channels),
+        BLOCK_SIZE=size,
+        ROWS=_MERGED_ROWS,
+        CHUNK=lists.chunk,
+    )
 
 
 def _backward_settings(problem: Problem) -> tuple[dict[str, Any], int, int]:

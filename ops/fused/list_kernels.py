@@ -1,4 +1,7 @@
-"""Counts the chosen blocks of lines, and lists them. L lines of a tile, W entries per step."""
+"""Counts the chosen blocks of lines, lists them, and cuts long lists into chunks.
+
+L lines of a tile, W entries per step.
+"""
 
 import triton
 import triton.language as tl
@@ -70,3 +73,44 @@ def compact_kernel(
         target = entries + group * capacity + slot[:, None] + tl.cumsum(flags, 1) - flags
         tl.store(target, tl.broadcast_to(at[None, :], [LINES, WIDTH]), mask=flags != 0)
         slot += tl.sum(flags, 1)
+
+
+@triton.jit
+def cut_kernel(
+    starts,
+    items,
+    first_items,
+    slots,
+    lines,
+    items_per_head,
+    LINES: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One program per head: the work that its lists make, in items of at most CHUNK entries.
+
+    Writes items [G, items_per_head], the line of each or -1 behind the last; first_items
+    [G, lines], where a line's begin; and slots [G, lines], where the partial results of a line of
+    several items begin, -1 for a line of one.
+    """
+    group = tl.program_id(0).to(tl.int64)
+    target = items + group * items_per_head
+    item, slot = 0, 0
+    for step in range(0, lines, LINES):
+        line = step + tl.arange(0, LINES)  # [L]
+        present = line < lines
+        start = tl.load(starts + group * (lines + 1) + line, mask=present, other=0)
+        end = tl.load(starts + group * (lines + 1) + line + 1, mask=present, other=0)
+        # A line without entries has something to write as well.
+        chunks = tl.where(present, tl.maximum(tl.cdiv(end - start, CHUNK), 1), 0)  # [L]
+        partial = tl.where(chunks > 1, chunks, 0)
+        first = item + tl.cumsum(chunks, 0) - chunks
+        where = tl.where(chunks > 1, slot + tl.cumsum(partial, 0) - partial, -1)
+        tl.store(first_items + group * lines + line, first, mask=present)
+        tl.store(slots + group * lines + line, where, mask=present)
+        for chunk in range(tl.max(chunks, 0)):
+            tl.store(target + first + chunk, line, mask=chunk < chunks)
+        item += tl.sum(chunks, 0)
+        slot += tl.sum(partial, 0)
+    for step in range(item, items_per_head, LINES):
+        at = step + tl.arange(0, LINES)
+        tl.store(target + at, tl.full([LINES], -1, tl.int32), mask=at < items_per_head)

@@ -13,35 +13,57 @@ import triton
 from torch import Tensor
 
 from .arguments import as_bytes
-from .list_kernels import compact_kernel, count_kernel
+from .list_kernels import compact_kernel, count_kernel, cut_kernel
 
 _LINES, _WIDTH = 32, 64
-# Lists no longer than this can't keep a chip waiting at the end, and need no sorting.
-_SHORT = 32
+_LINES_CUT = 1024
 
 
 class Lists(NamedTuple):
     """One list per line of a matrix of blocks; L lines and G heads.
 
+    A list of more than ``chunk`` entries is cut, so that no program works on while all others are
+    done: an item of work is a whole list or a chunk of one. Without ``chunk`` none is that long.
+
     Attributes:
         starts: int32 [G, L + 1], where each line's entries begin in its head's.
         entries: int32 [G, capacity].
-        order: int64 [G·L], all lines, the longest lists first, so that no long one runs alone
-            at the end; None where lists are short or equally long.
+        chunk: the most entries of an item, or 0.
+        items: int32 [G, I], the line of each item, -1 behind the last.
+        first_items: int32 [G, L], where the items of a line begin.
+        slots: int32 [G, L], where partial results of a line begin among its head's, -1 if whole.
+        slots_per_head: the most slots that a head can need.
     """
 
     starts: Tensor
     entries: Tensor
-    order: Tensor | None
+    chunk: int = 0
+    items: Tensor | None = None
+    first_items: Tensor | None = None
+    slots: Tensor | None = None
+    slots_per_head: int = 0
+
+    @property
+    def items_per_head(self) -> int:
+        """I, with room for the most chunks that there can be."""
+        return self.starts.shape[1] - 1 if self.items is None else self.items.shape[1]
+
+    def partial(self, block_size: int, *channels: int) -> Tensor | None:
+        """Room for partial results of cut lists, float32 [slots, block_size, *channels]."""
+        if self.items is None:
+            return None
+        slots = self.starts.shape[0] * self.slots_per_head
+        return self.starts.new_empty(slots, block_size, *channels, dtype=torch.float32)
 
 
-def list_blocks(chosen: Tensor, capacity: int, *, equal: bool = False) -> Lists:
+def list_blocks(chosen: Tensor, capacity: int, longest: int, chunk: int) -> Lists:
     """The lists of a matrix of chosen blocks.
 
     Args:
         chosen: bool [G, L, M], of any strides.
         capacity: an upper bound of the entries of one head.
-        equal: whether all lists are about equally long.
+        longest: an upper bound of the entries of one list.
+        chunk: longer lists are cut into pieces of so many entries.
     """
     groups, lines, length = chosen.shape
     counts = torch.empty(groups, lines + 1, dtype=torch.int32, device=chosen.device)
@@ -57,7 +79,25 @@ def list_blocks(chosen: Tensor, capacity: int, *, equal: bool = False) -> Lists:
     starts = counts.cumsum(-1, dtype=torch.int32)
     if chosen.numel():
         compact_kernel[grid](flags, starts, entries, *sizes, capacity, *chosen.stride(), **settings)
-    order = None
-    if not equal and length > _SHORT:
-        order = counts[:, 1:].flatten().argsort(descending=True)
-    return Lists(starts, entries, order)
+    whole = Lists(starts, entries)
+    return whole if longest <= chunk else _cut(whole, chunk)
+
+
+def _cut(lists: Lists, chunk: int) -> Lists:
+    (groups, ends), capacity = lists.starts.shape, lists.entries.shape[1]
+    lines = ends - 1
+    items = lists.starts.new_empty(groups, lines + capacity // chunk)
+    first_items, slots = lists.starts.new_empty(2, groups, lines)
+    cut_kernel[(groups,)](
+        lists.starts,
+        items,
+        first_items,
+        slots,
+        lines,
+        items.shape[1],
+        LINES=min(_LINES_CUT, int(triton.next_power_of_2(lines))),
+        CHUNK=chunk,
+    )
+    # A list of n chunks has more than (n - 1) * chunk entries, and n is 2 or more.
+    most = 2 * capacity // chunk
+    return Lists(lists.starts, lists.entries, chunk, items, first_items, slots, most)

@@ -1,5 +1,6 @@
 """The kernels, compiled for GPUs that need not be there: code, registers and shared memory."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -19,7 +20,9 @@ from mra_plugin.ops.fused import (  # noqa: E402
     choice_kernels,
     coarse_kernels,
     forward_kernel,
+    launches,
     list_kernels,
+    merge_kernels,
     pool_kernel,
     tuning,
 )
@@ -32,12 +35,14 @@ COARSE = [
     coarse_kernels.coarse_query_kernel,
     coarse_kernels.coarse_key_value_kernel,
 ]
+MERGE = [merge_kernels.merge_kernel, merge_kernels.add_kernel]
 OF_INTEGERS = [
     choice_kernels.select_kernel,
     choice_kernels.tally_kernel,
     choice_kernels.mark_kernel,
     list_kernels.count_kernel,
     list_kernels.compact_kernel,
+    list_kernels.cut_kernel,
 ]
 FINE = {
     FORWARD: tuning.forward_launch,
@@ -47,16 +52,17 @@ FINE = {
 POINTER = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 INPUTS = {
     "query", "key", "value", "out", "grad_out", "grad_query", "grad_key", "grad_value",
-    "first", "second",
+    "grad", "first", "second",
 }  # fmt: skip
 INT32 = {
     "starts", "columns", "rows_listed", "entries", "counts", "query_counts", "key_counts",
-    "ranks", "last", "below", "ties", "spare",
+    "ranks", "last", "below", "ties", "spare", "items", "first_items", "slots",
 }  # fmt: skip
 MASKS = {"mask", "key_mask", "query_mask", "chosen"}
 SCALARS = {
     "heads", "query_length", "key_length", "blocks_x", "blocks_y", "blocks", "capacity", "lines",
-    "length", "rows", "budget", "first_blocks", "diagonal_blocks",
+    "length", "rows", "budget", "first_blocks", "diagonal_blocks", "items_per_head",
+    "slots_per_head", "tokens",
 }  # fmt: skip
 
 
@@ -69,8 +75,6 @@ def kind(parameter: Any, dtype: torch.dtype) -> str:
         return POINTER[dtype]
     if name in INT32:
         return "*i32"
-    if name == "order":
-        return "*i64"
     if name in MASKS:
         return "*i8"
     if name in SCALARS or "stride" in name:
@@ -107,8 +111,11 @@ def compiled(
         "HAS_PRIORS": False,
         "BITS": 31,
         "LINES": 32,
+        "CHUNK": 0,
         "WIDTH": 64,
     }
+    if kernel in MERGE or kernel in OF_INTEGERS:
+        constants |= {"ROWS": launches._MERGED_ROWS, "CHUNK": 128}
     if kernel is RANK:
         constants["PRECISION"] = tuning.score_precision(dtype)
     if kernel in COARSE:
@@ -152,8 +159,12 @@ def stack_bytes(binary: Any, path: Path) -> int:
 @pytest.mark.parametrize("kernel", [*FINE, SUMS, POOL, RANK, *COARSE], ids=lambda k: k.fn.__name__)
 def test_default_configurations(kernel: Any, dtype: torch.dtype, arch: int, tmp_path: Path) -> None:
     # What is of blocks alone doesn't see their size.
-    for block_size in (32,) if kernel in [RANK, *COARSE] else (32, 64):
-        binary = compiled(kernel, arch, dtype, 64, block_size)
+    sizes = (32,) if kernel in [RANK, *COARSE] else (32, 64)
+    # Lists as they are, or cut into chunks.
+    chunks = (0, 4096) if kernel in FINE and dtype == torch.bfloat16 else (0,)
+    for block_size, tokens in itertools.product(sizes, chunks):
+        chunk = tokens // block_size
+        binary = compiled(kernel, arch, dtype, 64, block_size, CHUNK=chunk)
         assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
         assert binary.metadata.shared <= 96 << 10
         if dtype != torch.float32 and kernel not in [SUMS, POOL]:
@@ -161,18 +172,16 @@ def test_default_configurations(kernel: Any, dtype: torch.dtype, arch: int, tmp_
 
 
 @pytest.mark.parametrize("kernel", [*FINE, RANK, *COARSE], ids=lambda k: k.fn.__name__)
-@pytest.mark.parametrize("block_size", [16, 128])
 @pytest.mark.parametrize("channels", [128, 256])
-def test_other_sizes_fit_a_multiprocessor(
-    kernel: Any, block_size: int, channels: int, tmp_path: Path
-) -> None:
-    for dtype in (torch.bfloat16, torch.float32):
-        assert compiled(kernel, 90, dtype, channels, block_size).metadata.shared <= 227 << 10
+def test_other_sizes_fit_a_multiprocessor(kernel: Any, channels: int) -> None:
+    for block_size in (16, 128) if kernel in FINE else (32,):
+        for dtype in (torch.bfloat16, torch.float32):
+            assert compiled(kernel, 90, dtype, channels, block_size).metadata.shared <= 227 << 10
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
-@pytest.mark.parametrize("kernel", OF_INTEGERS, ids=lambda k: k.fn.__name__)
-def test_kernels_of_integers(kernel: Any, arch: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", [*OF_INTEGERS, *MERGE], ids=lambda k: k.fn.__name__)
+def test_small_kernels(kernel: Any, arch: int, tmp_path: Path) -> None:
     binary = compiled(kernel, arch, torch.float32, 64, 32)
     assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
 

@@ -11,7 +11,7 @@ import torch
 from support import assert_close, padding_mask, random_inputs, relative_error, run
 
 from mra_plugin.ops import MRAOptions, mra_attention
-from mra_plugin.ops.fused import choosing, operators
+from mra_plugin.ops.fused import choosing, launches, operators
 from mra_plugin.ops.operator_pair import arguments
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
@@ -99,6 +99,26 @@ def test_heads_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         padding_mask([70, 33], 70),
         block_size=16,
         block_per_row=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("block_size", "approx_mode"), [(16, "full"), (16, "sparse"), (128, "full")]
+)
+def test_long_lists_are_shared_out(
+    block_size: int, approx_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launches, "_TOKENS_PER_ITEM", block_size)
+    queries, keys = 2 * block_size + 9, 4 * block_size - 3
+    compare(
+        random_inputs(2, 1, queries, keys, dtype=torch.float32),
+        padding_mask([keys, 2 * block_size], keys),
+        padding_mask([2 * block_size, queries], queries),
+        block_size=block_size,
+        num_blocks=8,
+        approx_mode=approx_mode,
+        # The first row and the first column are full.
+        initial_prior_first_n_blocks=1,
     )
 
 

@@ -103,24 +103,48 @@ def test_means_and_counts() -> None:
     torch.testing.assert_close(means.value, pool(value, mask, key_counts, 16))
 
 
+def random_choice(shape: tuple[int, int, int], transposed: bool) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(shape, generator=generator) < 0.3
+    return chosen.transpose(1, 2).contiguous().transpose(1, 2) if transposed else chosen
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("shape", [(2, 40, 70), (3, 5, 40), (1, 33, 7), (1, 4, 0), (2, 0, 4)])
 def test_lists(shape: tuple[int, int, int], transposed: bool) -> None:
     groups, lines, length = shape
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.rand(shape, generator=generator) < 0.3
-    given = chosen.transpose(1, 2).contiguous().transpose(1, 2) if transposed else chosen
-    found = list_blocks(given, lines * length)
+    chosen = random_choice(shape, transposed)
+    found = list_blocks(chosen, lines * length, length, chunk=length)
+    assert found.items is None
     for group in range(groups):
         for line in range(lines):
             first, last = found.starts[group, line : line + 2].tolist()
             entries = found.entries[group, first:last].tolist()
             assert entries == chosen[group, line].nonzero().flatten().tolist()
-    if length > lists._SHORT:
-        assert found.order is not None
-        assert sorted(found.order.tolist()) == list(range(groups * lines))
-        counts = chosen.sum(-1).flatten()[found.order]
-        assert torch.equal(counts, counts.sort(descending=True).values)
-    else:
-        assert found.order is None
-    assert list_blocks(given, lines * length, equal=True).order is None
+
+
+@pytest.mark.parametrize("lines_per_step", [8, 1024])
+@pytest.mark.parametrize("chunk", [1, 3, 20])
+def test_long_lists_are_cut(
+    chunk: int, lines_per_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_LINES_CUT", lines_per_step)
+    chosen = random_choice((2, 30, 50), transposed=False)
+    chosen[0, 3] = False
+    chosen[1, 7] = True
+    lengths = chosen.sum(-1)
+    capacity = int(lengths.sum(-1).max())
+    found = list_blocks(chosen, capacity, 50, chunk)
+    assert found.items is not None
+    assert found.first_items is not None
+    assert found.slots is not None
+    for group in range(2):
+        chunks = [max(1, -(-length // chunk)) for length in lengths[group].tolist()]
+        items = [line for line, count in enumerate(chunks) for _ in range(count)]
+        assert found.items[group].tolist() == items + [-1] * (found.items_per_head - len(items))
+        taken = 0
+        for line, count in enumerate(chunks):
+            assert found.first_items[group, line] == sum(chunks[:line])
+            assert found.slots[group, line] == (taken if count > 1 else -1)
+            taken += count if count > 1 else 0
+        assert taken <= found.slots_per_head
