@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from cases import Direction
-from event_step import EventStep
+from event_step import KernelStep
 from torch import Tensor
 
 from mra_plugin.ops.fused.choosing import choice_parts, choose, rank_pairs
@@ -101,7 +101,7 @@ def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[s
     device = stages.cotangent.device
 
     def seconds(run: Callable[[], object]) -> float:
-        step = EventStep(run, device)
+        step = KernelStep(run, device)
         return statistics.median(step.seconds() for _ in range(runs))
 
     with torch.no_grad():

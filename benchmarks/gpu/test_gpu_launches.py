@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from conftest_keys import LAUNCHES
-from event_step import EventStep
+from event_step import KernelStep
 from plan import Plan, plan_of, rehearses
 from settings import Settings
 from stages import Stages
@@ -84,7 +84,7 @@ def test_gpu_launches(
     expected = [x.double() for x in results(run(stages))]
 
     def seconds() -> float:
-        step = EventStep(lambda: run(stages), settings.device)
+        step = KernelStep(lambda: run(stages), settings.device)
         return statistics.median(step.seconds() for _ in range(plan.stage_runs))
 
     times: dict[Launch | None, float] = {None: seconds()}

@@ -25,6 +25,8 @@ def why_unsupported(query: Tensor, value: Tensor, options: MRAOptions) -> str | 
         return "triton is not installed"
     if not query.is_cuda and not _INTERPRETED:
         return f"it needs CUDA tensors, got {query.device}"
+    if query.is_cuda and torch.version.hip:
+        return "it needs an NVIDIA GPU, and this PyTorch is built for AMD's"
     if query.dtype not in _DTYPES:
         return f"it needs float16, bfloat16 or float32, got {query.dtype}"
     if options.block_size < 16:

@@ -8,10 +8,10 @@ a program, M queries or N keys per step.
 import triton
 import triton.language as tl
 
-from .forward_kernel import LOG2E, listed_tokens, listed_work, load_rows
+from .kernel_parts import LOG2E, SIZES, listed_tokens, listed_work, load_rows, weighing
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def sums_kernel(
     out,
     grad_out,
@@ -30,6 +30,7 @@ def sums_kernel(
     VALUE_CHANNELS: tl.constexpr,
     PADDED_VALUE_CHANNELS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
+    TOKENS_PER_STEP: tl.constexpr,
     HAS_COARSE: tl.constexpr,
     HAS_GRAD_LSE: tl.constexpr,
 ):
@@ -42,31 +43,33 @@ def sums_kernel(
     group, x = row // blocks_x, row % blocks_x
     batch, head = group // heads, group % heads
     channels = tl.arange(0, PADDED_VALUE_CHANNELS)
-    positions = x * BLOCK_SIZE + tl.arange(0, BLOCK_SIZE)  # [b]
-    inside = positions < query_length
-    rows = group * query_length + positions
-
-    level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [b]
-    served = level > float("-inf")
     outs = out + group * query_length * VALUE_CHANNELS
-    o = load_rows(outs, positions, channels, VALUE_CHANNELS, served, VALUE_CHANNELS)  # [b, V]
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
-    do = load_rows(grads, positions, channels, grad_stride_n, served, VALUE_CHANNELS)  # [b, V]
-    do = do.to(tl.float32)
-    deltas = tl.sum(o.to(tl.float32) * do, 1)  # [b]
-    if HAS_GRAD_LSE:
-        deltas -= tl.load(grad_lse + rows, mask=served, other=0.0)
-    tl.store(delta + rows, deltas, mask=inside)
+
+    pulled_sum = tl.zeros([PADDED_VALUE_CHANNELS], tl.float32)
+    pulled_delta_sum = 0.0
+    for step in tl.static_range(0, BLOCK_SIZE, TOKENS_PER_STEP):
+        positions = x * BLOCK_SIZE + step + tl.arange(0, TOKENS_PER_STEP)  # [T]
+        inside = positions < query_length
+        rows = group * query_length + positions
+        level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [T]
+        served = level > float("-inf")
+        o = load_rows(outs, positions, channels, VALUE_CHANNELS, served, VALUE_CHANNELS)  # [T, V]
+        do = load_rows(grads, positions, channels, grad_stride_n, served, VALUE_CHANNELS)  # [T, V]
+        do = do.to(tl.float32)
+        deltas = tl.sum(o.to(tl.float32) * do, 1)  # [T]
+        if HAS_GRAD_LSE:
+            deltas -= tl.load(grad_lse + rows, mask=served, other=0.0)
+        tl.store(delta + rows, deltas, mask=inside)
+        if HAS_COARSE:
+            weights = tl.exp2(tl.load(coarse_lse + row) * LOG2E - weighing(level))  # [T]
+            pulled_sum += tl.sum(weights[:, None] * do, 0)
+            pulled_delta_sum += tl.sum(weights * deltas, 0)
 
     if HAS_COARSE:
-        level = tl.where(served, level, float("inf"))
-        weights = tl.exp2((tl.load(coarse_lse + row) - level) * LOG2E)  # [b]
-        tl.store(
-            pulled + row * VALUE_CHANNELS + channels,
-            tl.sum(weights[:, None] * do, 0),
-            mask=channels < VALUE_CHANNELS,
-        )
-        tl.store(pulled_delta + row, tl.sum(weights * deltas, 0))
+        kept = channels < VALUE_CHANNELS
+        tl.store(pulled + row * VALUE_CHANNELS + channels, pulled_sum, mask=kept)
+        tl.store(pulled_delta + row, pulled_delta_sum)
 
 
 @triton.jit
@@ -102,7 +105,7 @@ def store_gradient(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def query_kernel(
     query,
     key,
@@ -174,8 +177,7 @@ def query_kernel(
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
     level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [R]
     served = level > float("-inf")
-    # Weighs every key with 0 where there is no output.
-    level = tl.where(served, level * LOG2E, float("inf"))
+    level = weighing(level)
     q = load_rows(queries, positions, channels, query_stride_n, served, CHANNELS)  # [R, D]
     do = load_rows(grads, positions, value_channels, grad_stride_n, served, VALUE_CHANNELS)
     deltas = tl.load(delta + rows, mask=served, other=0.0)  # [R]
@@ -206,7 +208,7 @@ def query_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def key_value_kernel(
     query,
     key,
@@ -292,7 +294,7 @@ def key_value_kernel(
         level = tl.load(lse + group * query_length + at, mask=keep, other=float("-inf"))  # [M]
         # What stands at queries without output may be anything, and must not be multiplied by 0.
         served = level > float("-inf")
-        level = tl.where(served, level * LOG2E, float("inf"))
+        level = weighing(level)
         q = load_rows(queries, at, channels, query_stride_n, served, CHANNELS)  # [M, D]
         do = load_rows(grads, at, value_channels, grad_stride_n, served, VALUE_CHANNELS)  # [M, V]
         deltas = tl.load(delta + group * query_length + at, mask=keep, other=0.0)  # [M]

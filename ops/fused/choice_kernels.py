@@ -8,10 +8,10 @@ a search for the budget's last rank, bit by bit.
 import triton
 import triton.language as tl
 
-from .forward_kernel import load_rows
+from .kernel_parts import SIZES, load_rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def rank_kernel(
     query_means,
     key_means,
@@ -54,16 +54,19 @@ def rank_kernel(
         y = start + tl.arange(0, COLUMNS)  # [C]
         k = load_rows(keys, y, channels, CHANNELS, y < blocks_y, CHANNELS)  # [C, D]
         real_key = tl.load(key_counts + batch * blocks_y + y, mask=y < blocks_y, other=0) > 0
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale  # [R, C]
-        best = tl.maximum(best, tl.max(tl.where(real_key[None, :], scores, float("-inf")), 1))
+        products = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [R, C]
+        best = tl.maximum(best, tl.max(tl.where(real_key[None, :], products, float("-inf")), 1))
 
     for start in range(0, blocks_y, COLUMNS):
         y = start + tl.arange(0, COLUMNS)  # [C]
         k = load_rows(keys, y, channels, CHANNELS, y < blocks_y, CHANNELS)  # [C, D]
         real_key = tl.load(key_counts + batch * blocks_y + y, mask=y < blocks_y, other=0) > 0
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale  # [R, C]
-        # A fused multiply and add may round the best one to a little less than nothing.
-        behind = tl.maximum(best[:, None] - scores, 0.0)
+        products = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [R, C]
+        # Scaled after the difference, which would else be fused with the scaling of one side and
+        # not be 0 for the best.
+        behind = (best[:, None] - products) * scale
+        # Not for nan: a rank is never negative.
+        behind = tl.where(behind >= 0.0, behind, float("inf"))
         rank = behind.to(tl.int32, bitcast=True)
         unreal = (1 << BITS) - 1
         if HAS_PRIORS:
@@ -81,7 +84,7 @@ def rank_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def select_kernel(
     ranks,
     query_counts,
@@ -122,7 +125,7 @@ def select_kernel(
     tl.store(chosen + line * length + at, taken.to(tl.int8), mask=at < length)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def tally_kernel(
     ranks,
     last,
@@ -150,7 +153,7 @@ def tally_kernel(
     tl.store(ties + row, equal)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def mark_kernel(
     ranks,
     last,

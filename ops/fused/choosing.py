@@ -13,7 +13,7 @@ from torch import Tensor
 from ..options import MRAOptions
 from ..pooled import parts
 from ..problem import Problem, empty_choice
-from .arguments import padded
+from .arguments import padded, run
 from .choice_kernels import mark_kernel, rank_kernel, select_kernel, tally_kernel
 from .pooling import Means
 from .tuning import coarse_launch, score_precision
@@ -22,7 +22,7 @@ from .tuning import coarse_launch, score_precision
 # the square of the length, so heads are taken a few at a time.
 _RANK_BYTES = 256 << 20
 # Ranks that one program holds in registers; longer lines are searched by torch.topk.
-_WIDEST_LINE = 16384
+_WIDTHS = (256, 1024, 4096, 16384)
 _WIDTH = 1024
 
 
@@ -60,7 +60,9 @@ def rank_pairs(problem: Problem, means: Means, part: tuple[slice, slice]) -> Ten
         dtype=_dtype(options),
         device=query.device,
     )
-    rank_kernel[(batch * heads * triton.cdiv(blocks_x, launch.rows),)](
+    run(
+        rank_kernel,
+        batch * heads * triton.cdiv(blocks_x, launch.rows),
         query,
         key,
         means.query_counts[part[0]],
@@ -91,12 +93,14 @@ def select(ranks: Tensor, query_counts: Tensor, problem: Problem, chosen: Tensor
     _, heads, blocks_x, blocks_y = ranks.shape
     rows = 1 if options.selection == "per_row" else blocks_x
     length = rows * blocks_y
-    width = max(16, int(triton.next_power_of_2(length)))
-    if width > _WIDEST_LINE:
+    width = next((width for width in _WIDTHS if length <= width), None)
+    if width is None:
         _select_long(ranks, rows, query_counts, problem, chosen)
         return
     budget = options.num_blocks or options.block_per_row
-    select_kernel[(ranks.numel() // length,)](
+    run(
+        select_kernel,
+        ranks.numel() // length,
         ranks,
         query_counts,
         chosen,
@@ -126,11 +130,12 @@ def _select_long(
         at = (budget - 1).clamp(min=0)[:, None, None, None].expand(*lines.shape[:3], 1)
         last = best.gather(-1, at).squeeze(-1)
     below, ties = torch.empty(2, *lines.shape[:3], rows, dtype=torch.int32, device=ranks.device)
-    grid, settings = (ranks.numel() // blocks_y,), {"WIDTH": _WIDTH, "BITS": _bits(problem.options)}
-    tally_kernel[grid](ranks, last, below, ties, rows, blocks_y, **settings)
+    programs = ranks.numel() // blocks_y
+    settings = {"WIDTH": _WIDTH, "BITS": _bits(problem.options)}
+    run(tally_kernel, programs, ranks, last, below, ties, rows, blocks_y, **settings)
     left = (most if budget is None else budget[:, None, None]) - below.sum(-1)  # [B, H, L]
     spare = (left[..., None] - ties.cumsum(-1) + ties).clamp(min=0).to(torch.int32)
-    mark_kernel[grid](ranks, last, spare, chosen, rows, blocks_y, **settings)
+    run(mark_kernel, programs, ranks, last, spare, chosen, rows, blocks_y, **settings)
 
 
 def _budget(problem: Problem, rows: int, query_counts: Tensor) -> tuple[int, Tensor | None]:

@@ -7,7 +7,7 @@ powers of two. The matrix of probabilities is formed tile by tile and never stor
 import triton
 import triton.language as tl
 
-from .forward_kernel import LOG2E, load_rows
+from .kernel_parts import LOG2E, SIZES, load_rows, weighing
 
 
 @triton.jit
@@ -17,7 +17,7 @@ def key_levels(key_counts, y, blocks_y):
     return tl.where(counts > 0, tl.log2(tl.maximum(counts, 1.0)), float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def coarse_forward_kernel(
     query_means,
     key_means,
@@ -96,7 +96,7 @@ def coarse_forward_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def coarse_query_kernel(
     query_means,
     key_means,
@@ -139,9 +139,7 @@ def coarse_query_kernel(
     q = load_rows(query_means, rows, channels, CHANNELS, inside, CHANNELS)  # [R, D]
     w = load_rows(pulled, rows, value_channels, VALUE_CHANNELS, inside, VALUE_CHANNELS)  # [R, V]
     deltas = tl.load(pulled_delta + rows, mask=inside, other=0.0)  # [R]
-    level = tl.load(lse + rows, mask=inside, other=float("-inf"))  # [R]
-    # Weighs every key block with 0 where nothing is left to attend to.
-    level = tl.where(level > float("-inf"), level * LOG2E, float("inf"))
+    level = weighing(tl.load(lse + rows, mask=inside, other=float("-inf")))  # [R]
 
     accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
     for start in range(0, blocks_y, COLUMNS):
@@ -170,7 +168,7 @@ def coarse_query_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def coarse_key_value_kernel(
     query_means,
     key_means,
@@ -222,8 +220,7 @@ def coarse_key_value_kernel(
         q = load_rows(query_means, rows, channels, CHANNELS, present, CHANNELS)  # [C, D]
         w = load_rows(pulled, rows, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)
         deltas = tl.load(pulled_delta + rows, mask=present, other=0.0)  # [C]
-        level = tl.load(lse + rows, mask=present, other=float("-inf"))  # [C]
-        level = tl.where(level > float("-inf"), level * LOG2E, float("inf"))
+        level = weighing(tl.load(lse + rows, mask=present, other=float("-inf")))  # [C]
         exact = tl.load(
             chosen + rows[None, :] * blocks_y + y[:, None],
             mask=inside[:, None] & present[None, :],

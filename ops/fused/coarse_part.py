@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from ..problem import Problem, empty_coarse_lse
-from .arguments import as_bytes, padded
+from .arguments import as_bytes, padded, run
 from .coarse_kernels import coarse_forward_kernel, coarse_key_value_kernel, coarse_query_kernel
 from .pooling import Means
 from .tuning import coarse_launch, product_precision, score_precision
@@ -28,10 +28,10 @@ def attend_coarsely(problem: Problem, means: Means, chosen: Tensor) -> tuple[Ten
     if not problem.is_full:
         return None, lse
     out = lse.new_empty(*lse.shape, problem.value.shape[-1])
-    if not lse.numel():
-        return out, lse
-    grid, settings = _launch(problem, problem.blocks_x)
-    coarse_forward_kernel[grid](
+    programs, settings = _launch(problem, problem.blocks_x)
+    run(
+        coarse_forward_kernel,
+        programs,
         means.query,
         means.key,
         means.value,
@@ -71,8 +71,10 @@ def shares(
     query_share, key_share, value_share = (
         x.new_empty(x.shape) for x in (means.query, means.key, means.value)
     )
-    grid, settings = _launch(problem, problem.blocks_x)
-    coarse_query_kernel[grid](
+    programs, settings = _launch(problem, problem.blocks_x)
+    run(
+        coarse_query_kernel,
+        programs,
         means.query,
         means.key,
         means.value,
@@ -86,27 +88,28 @@ def shares(
         *_sizes(problem),
         **settings,
     )
-    if key_share.numel():
-        grid, settings = _launch(problem, problem.blocks_y)
-        coarse_key_value_kernel[grid](
-            means.query,
-            means.key,
-            means.value,
-            means.key_counts,
-            flags,
-            coarse_lse,
-            pulled,
-            pulled_delta,
-            key_share,
-            value_share,
-            *_sizes(problem),
-            **settings,
-        )
+    programs, settings = _launch(problem, problem.blocks_y)
+    run(
+        coarse_key_value_kernel,
+        programs,
+        means.query,
+        means.key,
+        means.value,
+        means.key_counts,
+        flags,
+        coarse_lse,
+        pulled,
+        pulled_delta,
+        key_share,
+        value_share,
+        *_sizes(problem),
+        **settings,
+    )
     return query_share, key_share, value_share
 
 
-def _launch(problem: Problem, blocks: int) -> tuple[tuple[int], dict[str, Any]]:
-    """Grid over ``blocks`` of every head, and the settings that all kernels share."""
+def _launch(problem: Problem, blocks: int) -> tuple[int, dict[str, Any]]:
+    """Programs for ``blocks`` of every head, and the settings that all kernels share."""
     batch, heads, _, channels = problem.query.shape
     value_channels, dtype = problem.value.shape[-1], problem.query.dtype
     most = max(problem.blocks_x, problem.blocks_y)
@@ -123,7 +126,7 @@ def _launch(problem: Problem, blocks: int) -> tuple[tuple[int], dict[str, Any]]:
         "num_warps": launch.num_warps,
         "num_stages": launch.num_stages,
     }
-    return (batch * heads * triton.cdiv(blocks, launch.rows),), settings
+    return batch * heads * triton.cdiv(blocks, launch.rows), settings
 
 
 def _sizes(problem: Problem) -> tuple[float, int, int, int]:

@@ -1,75 +1,16 @@
 """Attention of query blocks over the key blocks they chose, started from the coarse scale.
 
 Shapes: b tokens per block, R queries of a program, N keys per step, D and V channels of keys and
-values, padded to powers of two. Rows of one head lie ``capacity`` list entries apart.
+values, padded to powers of two.
 """
 
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+from .kernel_parts import LOG2E, SIZES, listed_tokens, listed_work, load_rows
 
 
-@triton.jit
-def load_rows(base, positions, channels, stride, keep, CHANNELS: tl.constexpr):
-    """Rows ``positions`` of a [tokens, CHANNELS] matrix, 0 where not ``keep``: [n, padded]."""
-    pointers = base + positions[:, None].to(tl.int64) * stride + channels[None, :]
-    return tl.load(pointers, mask=keep[:, None] & (channels[None, :] < CHANNELS), other=0.0)
-
-
-@triton.jit
-def listed_tokens(entries, total, step, size: tl.constexpr, width: tl.constexpr):
-    """Positions of tokens ``step`` to ``step + width`` of the blocks in a list, and which exist."""
-    token = step + tl.arange(0, width)
-    listed = token < total
-    block = tl.load(entries + token // size, mask=listed, other=0)
-    return block * size + token % size, listed
-
-
-@triton.jit
-def listed_work(
-    items,
-    first_items,
-    slots,
-    starts,
-    entries,
-    lines,
-    items_per_head,
-    capacity,
-    pieces: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """Which block this program takes, and its list or, where lists are cut into chunks, a part.
-
-    Returns:
-        The batch row and head, the block's index there, its list, how many entries that holds,
-        whether these are the list's first, and the slot for a partial result: -1 where the list is
-        whole, -2 where a program has nothing to do; else one of its head's.
-    """
-    item = (tl.program_id(0) // pieces).to(tl.int64)
-    if CHUNK == 0:
-        group, line = item // lines, item % lines
-        first = tl.load(starts + group * (lines + 1) + line)
-        length = tl.load(starts + group * (lines + 1) + line + 1) - first
-        is_first = item >= 0
-        slot = (item * 0 - 1).to(tl.int32)
-    else:
-        group = item // items_per_head
-        line = tl.load(items + item).to(tl.int64)
-        known = tl.maximum(line, 0)
-        chunk = (item % items_per_head - tl.load(first_items + group * lines + known)).to(tl.int32)
-        first = tl.load(starts + group * (lines + 1) + known) + chunk * CHUNK
-        end = tl.load(starts + group * (lines + 1) + known + 1)
-        length = tl.where(line < 0, 0, tl.minimum(end - first, CHUNK))
-        is_first = chunk == 0
-        slot = tl.load(slots + group * lines + known)
-        slot = tl.where(slot < 0, -1, slot + chunk)
-        slot = tl.where(line < 0, -2, slot)
-        line = known
-    return group, line, entries + group * capacity + first, length, is_first, slot
-
-
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     query,
     key,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from .arguments import as_bytes, padded
+from .arguments import as_bytes, padded, run
 from .backward_kernels import key_value_kernel, query_kernel, sums_kernel
 from .forward_kernel import forward_kernel
 from .lists import Lists, list_blocks
 from .merge_kernels import add_kernel, merge_kernel
-from .tuning import backward_launch, forward_launch
+from .tuning import backward_launch, forward_launch, tokens_per_step
 
 # The longest work of one program, so that many share a long list.
 _TOKENS_PER_ITEM = 4096
@@ -32,13 +32,13 @@ def launch_forward(
     lse: Tensor,
 ) -> None:
     """Fills ``out`` [B, H, Nq, Dv] and ``lse`` [B, H, Nq]."""
-    if not lse.numel():
-        return
     rows = _row_lists(problem, chosen)
     launch = forward_launch(problem.options.block_size, _widest(problem), problem.query.dtype)
     size, value_channels = problem.options.block_size, problem.value.shape[-1]
     partial_out, partial_lse = rows.partial(size, value_channels), rows.partial(size)
-    forward_kernel[_grid(rows, size // launch.rows)](
+    run(
+        forward_kernel,
+        _programs(rows, size // launch.rows),
         problem.query,
         problem.key,
         problem.value,
@@ -75,7 +75,9 @@ def launch_forward(
         num_stages=launch.num_stages,
     )
     if rows.slots is not None:
-        merge_kernel[(rows.slots.numel() * size // _MERGED_ROWS,)](
+        run(
+            merge_kernel,
+            rows.slots.numel() * size // _MERGED_ROWS,
             partial_out,
             partial_lse,
             rows.starts,
@@ -112,7 +114,9 @@ def launch_sums(
     pulled = lse.new_empty(*blocks, problem.value.shape[-1])
     pulled_delta = lse.new_empty(blocks)
     sizes = _sizes(problem)
-    sums_kernel[(batch * heads * problem.blocks_x,)](
+    run(
+        sums_kernel,
+        batch * heads * problem.blocks_x,
         out,
         grad_out,
         lse,
@@ -128,6 +132,7 @@ def launch_sums(
         VALUE_CHANNELS=sizes["VALUE_CHANNELS"],
         PADDED_VALUE_CHANNELS=sizes["PADDED_VALUE_CHANNELS"],
         BLOCK_SIZE=sizes["BLOCK_SIZE"],
+        TOKENS_PER_STEP=tokens_per_step(sizes["BLOCK_SIZE"], sizes["PADDED_VALUE_CHANNELS"]),
         HAS_COARSE=problem.is_full,
         HAS_GRAD_LSE=grad_lse is not None,
     )
@@ -147,7 +152,9 @@ def launch_query_gradient(
     rows = _row_lists(problem, chosen)
     settings, pieces, step = _backward_settings(problem)
     partial = rows.partial(problem.options.block_size, grad.shape[-1])
-    query_kernel[_grid(rows, pieces)](
+    run(
+        query_kernel,
+        _programs(rows, pieces),
         problem.query,
         problem.key,
         problem.value,
@@ -190,13 +197,13 @@ def launch_key_value_gradients(
     grads: tuple[Tensor, Tensor],
 ) -> None:
     """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Y, ...] are the coarse scale's."""
-    if not problem.blocks_y:
-        return
     longest = min(problem.blocks_x, problem.capacity)
     columns = _lists(problem, chosen.flatten(0, 1).transpose(1, 2), longest)
     settings, pieces, step = _backward_settings(problem)
     partials = [columns.partial(problem.options.block_size, grad.shape[-1]) for grad in grads]
-    key_value_kernel[_grid(columns, pieces)](
+    run(
+        key_value_kernel,
+        _programs(columns, pieces),
         problem.query,
         problem.key,
         problem.value,
@@ -242,8 +249,8 @@ def _lists(problem: Problem, chosen: Tensor, longest: int) -> Lists:
     return list_blocks(chosen, problem.capacity, longest, chunk)
 
 
-def _grid(lists: Lists, pieces: int) -> tuple[int]:
-    return (lists.starts.shape[0] * lists.items_per_head * pieces,)
+def _programs(lists: Lists, pieces: int) -> int:
+    return lists.starts.shape[0] * lists.items_per_head * pieces
 
 
 def _add(lists: Lists, partial: Tensor | None, grad: Tensor) -> None:
@@ -251,7 +258,9 @@ def _add(lists: Lists, partial: Tensor | None, grad: Tensor) -> None:
     if partial is None or lists.slots is None:
         return
     _, size, channels = partial.shape
-    add_kernel[(lists.slots.numel() * size // _MERGED_ROWS,)](
+    run(
+        add_kernel,
+        lists.slots.numel() * size // _MERGED_ROWS,
         partial,
         lists.starts,
         lists.slots,

@@ -6,6 +6,8 @@ L lines of a tile, W entries per step.
 import triton
 import triton.language as tl
 
+from .kernel_parts import SIZES
+
 
 @triton.jit
 def load_flags(chosen, group, line, at, lines, length, stride_group, stride_line, stride_entry):
@@ -16,7 +18,39 @@ def load_flags(chosen, group, line, at, lines, length, stride_group, stride_line
     return tl.load(pointers, mask=present, other=0).to(tl.int32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
+def list_kernel(
+    chosen,
+    starts,
+    entries,
+    lines,
+    length,
+    capacity,
+    stride_group,
+    stride_line,
+    stride_entry,
+    LINES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """One program per head, of at most LINES lines of at most WIDTH entries: all of its lists.
+
+    Writes starts [G, lines + 1] and entries [G, capacity].
+    """
+    group = tl.program_id(0).to(tl.int64)
+    line, at = tl.arange(0, LINES), tl.arange(0, WIDTH)
+    flags = load_flags(
+        chosen, group, line, at, lines, length, stride_group, stride_line, stride_entry
+    )
+    counts = tl.sum(flags, 1)  # [L]
+    start = tl.cumsum(counts, 0) - counts
+    target = starts + group * (lines + 1)
+    tl.store(target + line, start, mask=line < lines)
+    tl.store(target + lines, tl.sum(counts, 0))
+    target = entries + group * capacity + start[:, None] + tl.cumsum(flags, 1) - flags
+    tl.store(target, tl.broadcast_to(at[None, :], [LINES, WIDTH]), mask=flags != 0)
+
+
+@triton.jit(do_not_specialize=SIZES)
 def count_kernel(
     chosen,
     counts,
@@ -45,7 +79,7 @@ def count_kernel(
     tl.store(target + 1 + line, total, mask=line < lines)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def compact_kernel(
     chosen,
     starts,
@@ -75,7 +109,7 @@ def compact_kernel(
         slot += tl.sum(flags, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def cut_kernel(
     starts,
     items,

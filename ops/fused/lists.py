@@ -12,9 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
-from .arguments import as_bytes
-from .list_kernels import compact_kernel, count_kernel, cut_kernel
+from .arguments import as_bytes, run
+from .list_kernels import compact_kernel, count_kernel, cut_kernel, list_kernel
 
+# Lines and entries of the largest matrix that one program lists, and of a tile of a larger one.
+_SMALL = 64
 _LINES, _WIDTH = 32, 64
 _LINES_CUT = 1024
 
@@ -65,22 +67,53 @@ def list_blocks(chosen: Tensor, capacity: int, longest: int, chunk: int) -> List
         longest: an upper bound of the entries of one list.
         chunk: longer lists are cut into pieces of so many entries.
     """
-    groups, lines, length = chosen.shape
-    counts = torch.empty(groups, lines + 1, dtype=torch.int32, device=chosen.device)
-    entries = torch.empty(groups, capacity, dtype=torch.int32, device=chosen.device)
-    settings = {
-        "LINES": min(_LINES, max(1, int(triton.next_power_of_2(lines)))),
-        "WIDTH": min(_WIDTH, max(16, int(triton.next_power_of_2(length)))),
-    }
-    grid = (groups * triton.cdiv(lines, settings["LINES"]),)
-    flags, sizes = as_bytes(chosen), (lines, length)
-    if lines:
-        count_kernel[grid](flags, counts, *sizes, *chosen.stride(), **settings)
-    starts = counts.cumsum(-1, dtype=torch.int32)
-    if chosen.numel():
-        compact_kernel[grid](flags, starts, entries, *sizes, capacity, *chosen.stride(), **settings)
+    starts, entries = _list_small(chosen, capacity) or _list_large(chosen, capacity)
     whole = Lists(starts, entries)
     return whole if longest <= chunk else _cut(whole, chunk)
+
+
+def _list_small(chosen: Tensor, capacity: int) -> tuple[Tensor, Tensor] | None:
+    """Starts and entries by one kernel, if one program can hold the blocks of a head."""
+    groups, lines, length = chosen.shape
+    if max(lines, length) > _SMALL:
+        return None
+    starts, entries = _empty(chosen, capacity)
+    run(
+        list_kernel,
+        groups,
+        as_bytes(chosen),
+        starts,
+        entries,
+        lines,
+        length,
+        capacity,
+        *chosen.stride(),
+        LINES=_SMALL,
+        WIDTH=_SMALL,
+    )
+    return starts, entries
+
+
+def _list_large(chosen: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+    groups, lines, length = chosen.shape
+    counts, entries = _empty(chosen, capacity)
+    programs = groups * triton.cdiv(lines, _LINES)
+    flags, shape = as_bytes(chosen), (lines, length)
+    tile = {"LINES": _LINES, "WIDTH": _WIDTH}
+    run(count_kernel, programs, flags, counts, *shape, *chosen.stride(), **tile)
+    starts = counts.cumsum(-1, dtype=torch.int32)
+    run(
+        compact_kernel, programs, flags, starts, entries, *shape, capacity, *chosen.stride(), **tile
+    )
+    return starts, entries
+
+
+def _empty(chosen: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+    groups, lines, _ = chosen.shape
+    return (
+        chosen.new_empty(groups, lines + 1, dtype=torch.int32),
+        chosen.new_empty(groups, capacity, dtype=torch.int32),
+    )
 
 
 def _cut(lists: Lists, chunk: int) -> Lists:
@@ -88,14 +121,16 @@ def _cut(lists: Lists, chunk: int) -> Lists:
     lines = ends - 1
     items = lists.starts.new_empty(groups, lines + capacity // chunk)
     first_items, slots = lists.starts.new_empty(2, groups, lines)
-    cut_kernel[(groups,)](
+    run(
+        cut_kernel,
+        groups,
         lists.starts,
         items,
         first_items,
         slots,
         lines,
         items.shape[1],
-        LINES=min(_LINES_CUT, int(triton.next_power_of_2(lines))),
+        LINES=_LINES_CUT,
         CHUNK=chunk,
     )
     # A list of n chunks has more than (n - 1) * chunk entries, and n is 2 or more.

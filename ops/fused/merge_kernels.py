@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .forward_kernel import LOG2E
+from .kernel_parts import LOG2E, SIZES
 
 
 @triton.jit
@@ -28,7 +28,7 @@ def partial_rows(
     return group, x * BLOCK_SIZE + inner, rows, chunks
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def merge_kernel(
     partial_out,
     partial_lse,
@@ -80,7 +80,7 @@ def merge_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def add_kernel(
     partial,
     starts,

@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from .forward_kernel import load_rows
+from .kernel_parts import SIZES, load_rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def pool_kernel(
     first,
     second,

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..blocks import block_count
 from ..problem import Problem
-from .arguments import as_bytes, padded
+from .arguments import as_bytes, padded, run
 from .pool_kernel import pool_kernel
-from .tuning import pooled_at_once
+from .tuning import tokens_per_step
 
 
 class Means(NamedTuple):
@@ -64,13 +64,13 @@ def _pool(
     counts: Tensor,
 ) -> None:
     """Fills the means of one or two tensors under one mask, and counts [B, X]."""
-    if not counts.numel():
-        return
     x, means = first
     other, other_means = first if second is None else second
     size = problem.options.block_size
     batch, heads, length, channels = x.shape
-    pool_kernel[(batch * heads * counts.shape[1],)](
+    run(
+        pool_kernel,
+        batch * heads * counts.shape[1],
         x,
         other,
         as_bytes(mask),
@@ -87,7 +87,7 @@ def _pool(
         PADDED_CHANNELS=padded(channels),
         PADDED_SECOND_CHANNELS=padded(other.shape[-1]),
         BLOCK_SIZE=size,
-        TOKENS_PER_STEP=pooled_at_once(size, max(channels, other.shape[-1])),
+        TOKENS_PER_STEP=tokens_per_step(size, padded(max(channels, other.shape[-1]))),
         HAS_SECOND=second is not None,
         HAS_MASK=mask is not None,
     )

@@ -63,15 +63,15 @@ def coarse_launch(blocks: int, channels: int, dtype: torch.dtype) -> Launch:
     if dtype == torch.float32:
         return Launch(16, 16, 4, 2)
     if channels > 128:
-        return Launch(16, 32, 8, 2)
+        return Launch(16, 16, 8, 1)
     # Where one product takes three, it holds more registers.
     if channels > 64 or blocks <= 32 or product_precision(dtype) == "tf32x3":
         return Launch(16, 32, 4, 2)
     return Launch(32, 64, 8, 2)
 
 
-def pooled_at_once(block_size: int, channels: int) -> int:
-    """Tokens that the pooling kernel reads per step, ``channels`` numbers each."""
+def tokens_per_step(block_size: int, channels: int) -> int:
+    """Tokens of a block that kernels which only sum up read per step; ``channels`` is padded."""
     return min(block_size, max(8192 // channels, 16))
 
 

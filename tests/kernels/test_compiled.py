@@ -43,6 +43,7 @@ OF_INTEGERS = [
     list_kernels.count_kernel,
     list_kernels.compact_kernel,
     list_kernels.cut_kernel,
+    list_kernels.list_kernel,
 ]
 FINE = {
     FORWARD: tuning.forward_launch,
@@ -105,7 +106,7 @@ def compiled(
         "KEYS_PER_STEP": launch and launch.step,
         "QUERIES_PER_STEP": launch and launch.step,
         "COLUMNS": launch and launch.step,
-        "TOKENS_PER_STEP": tuning.pooled_at_once(block_size, channels),
+        "TOKENS_PER_STEP": tuning.tokens_per_step(block_size, channels),
         "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
         "SCORE_PRECISION": tuning.score_precision(dtype),
         "HAS_PRIORS": False,
@@ -171,12 +172,15 @@ def test_default_configurations(kernel: Any, dtype: torch.dtype, arch: int, tmp_
             assert re.search(r"mma\.sync|wgmma\.mma_async|tcgen05\.mma", binary.asm["ptx"])
 
 
+# Shared memory of a program there.
+@pytest.mark.parametrize(("arch", "kilobytes"), [(86, 99), (90, 227)])
 @pytest.mark.parametrize("kernel", [*FINE, RANK, *COARSE], ids=lambda k: k.fn.__name__)
 @pytest.mark.parametrize("channels", [128, 256])
-def test_other_sizes_fit_a_multiprocessor(kernel: Any, channels: int) -> None:
-    for block_size in (16, 128) if kernel in FINE else (32,):
-        for dtype in (torch.bfloat16, torch.float32):
-            assert compiled(kernel, 90, dtype, channels, block_size).metadata.shared <= 227 << 10
+def test_other_sizes_fit_a_multiprocessor(
+    kernel: Any, channels: int, arch: int, kilobytes: int
+) -> None:
+    binary = compiled(kernel, arch, torch.float16, channels, 128)
+    assert binary.metadata.shared <= kilobytes << 10
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100])

@@ -90,6 +90,13 @@ def test_options(options: dict[str, Any]) -> None:
     check(inputs, **options)
 
 
+@pytest.mark.parametrize("channels", [32, 80])
+def test_of_rows_with_equal_bests_the_first_is_chosen(channels: int) -> None:
+    # Each row's best pair is behind nothing, whatever the rounding of products.
+    inputs = on_gpu(*random_inputs(1, 4, 1000, channels=channels, dtype=torch.float32))
+    check(inputs, num_blocks=4, approx_mode="sparse")
+
+
 def test_two_runs_agree_to_the_bit() -> None:
     inputs = on_gpu(*random_inputs(2, 4, 4000, channels=64, dtype=torch.bfloat16))
     first, second = (run(inputs, block_per_row=8, impl="triton") for _ in range(2))

@@ -46,7 +46,7 @@ def expected_choice(problem: Problem) -> Tensor:
     return choose_blocks(coarse_scores(*means, problem.scale), *counts, problem.options)
 
 
-@pytest.mark.parametrize("longest_line", [16, choosing._WIDEST_LINE])
+@pytest.mark.parametrize("widths", [(), choosing._WIDTHS], ids=["long lines", "short lines"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("options", [
     {"block_per_row": 3},
@@ -60,9 +60,9 @@ def expected_choice(problem: Problem) -> Tensor:
     {"block_per_row": 4, "selection": "per_row", "initial_prior_diagonal_n_blocks": 2},
 ])  # fmt: skip
 def test_the_choice_is_that_of_the_shared_code(
-    options: dict[str, Any], padded: bool, longest_line: int, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], padded: bool, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "_WIDEST_LINE", longest_line)
+    monkeypatch.setattr(choosing, "_WIDTHS", widths)
     monkeypatch.setattr(choosing, "_WIDTH", 16)
     masks = (padding_mask([140, 70], 150), padding_mask([0, 57], 90)) if padded else ()
     problem = problem_of(*masks, lengths=(90, 150), **options)
@@ -73,11 +73,11 @@ def test_the_choice_is_that_of_the_shared_code(
     assert expected.any()
 
 
-@pytest.mark.parametrize("longest_line", [16, choosing._WIDEST_LINE])
+@pytest.mark.parametrize("widths", [(), choosing._WIDTHS], ids=["long lines", "short lines"])
 def test_of_equal_scores_the_first_are_chosen(
-    longest_line: int, monkeypatch: pytest.MonkeyPatch
+    widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "_WIDEST_LINE", longest_line)
+    monkeypatch.setattr(choosing, "_WIDTHS", widths)
     x = torch.zeros(1, 1, 96, 4)
     problem = Problem(x, x, x, None, None, MRAOptions(block_size=16, num_blocks=8), 1.0)
     chosen = choose(problem, pool_blocks(problem))
@@ -97,7 +97,6 @@ def test_means_and_counts() -> None:
     key_counts = count_tokens(mask, 3, 90, 16, key.device)
     assert torch.equal(means.query_counts, query_counts.int())
     assert torch.equal(means.key_counts, key_counts.int())
-    assert means.value is not None
     torch.testing.assert_close(means.query, pool(query, None, query_counts, 16))
     torch.testing.assert_close(means.key, pool(key, mask, key_counts, 16))
     torch.testing.assert_close(means.value, pool(value, mask, key_counts, 16))
@@ -110,8 +109,12 @@ def random_choice(shape: tuple[int, int, int], transposed: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("shape", [(2, 40, 70), (3, 5, 40), (1, 33, 7), (1, 4, 0), (2, 0, 4)])
-def test_lists(shape: tuple[int, int, int], transposed: bool) -> None:
+@pytest.mark.parametrize("small", [16, 64])
+@pytest.mark.parametrize("shape", [(2, 40, 70), (3, 5, 40), (1, 33, 7), (1, 64, 64), (1, 4, 0)])
+def test_lists(
+    shape: tuple[int, int, int], small: int, transposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_SMALL", small)
     groups, lines, length = shape
     chosen = random_choice(shape, transposed)
     found = list_blocks(chosen, lines * length, length, chunk=length)
