@@ -8,8 +8,8 @@ LOG2E = tl.constexpr(1.4426950408889634)
 # multiple of 16.
 SIZES = [
     "heads", "query_length", "key_length", "length", "tokens", "blocks", "blocks_x", "lines",
-    "rows", "capacity", "items_per_head", "slots_per_head", "budget", "first_blocks",
-    "diagonal_blocks",
+    "rows", "stride_group", "capacity", "items_per_head", "slots_per_head", "budget",
+    "first_blocks", "diagonal_blocks",
 ]  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Bad input is refused with the argument's name and what it was."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from mra_plugin.ops import mra_attention, mra_attention_weights
+from mra_plugin.ops import MRAOptions, fused, mra_attention, mra_attention_weights
 
 
 def x(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -99,3 +100,11 @@ def test_refused(change: dict[str, Any], error: type[Exception], words: list[str
 def test_good_input_passes() -> None:
     assert mra_attention(**GOOD).shape == (2, 3, 8, 4)
     assert mra_attention_weights(GOOD["query"], GOOD["key"]).shape == (2, 3, 8, 8)
+
+
+def test_amd_gpus_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_INSTALLED", True)
+    on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float16, shape=(1, 1, 8, 64), device="cuda")
+    assert fused.why_unsupported(on_gpu, on_gpu, MRAOptions()) is None
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "NVIDIA" in (fused.why_unsupported(on_gpu, on_gpu, MRAOptions()) or "")
