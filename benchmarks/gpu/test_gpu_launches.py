@@ -18,7 +18,7 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from mra_plugin.ops import MRAOptions
-from mra_plugin.ops.fused import choosing, coarse_part, launches
+from mra_plugin.ops.fused import choosing, coarse_part, fine_backward, fine_forward
 from mra_plugin.ops.fused.tuning import Launch
 from mra_plugin.ops.problem import Problem
 
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.gpu
 Run = Callable[[Stages], object]
 # What each kernel is launched by, and where its launcher looks that up.
 KERNELS: dict[str, tuple[Run, ModuleType, str]] = {
-    "forward": (Stages.attend, launches, "forward_launch"),
-    "query gradient": (Stages.differentiate_queries, launches, "backward_launch"),
-    "key and value gradients": (Stages.differentiate_keys, launches, "backward_launch"),
+    "forward": (Stages.attend, fine_forward, "forward_launch"),
+    "query gradient": (Stages.differentiate_queries, fine_backward, "backward_launch"),
+    "key and value gradients": (Stages.differentiate_keys, fine_backward, "backward_launch"),
     "ranks": (Stages.rank, choosing, "coarse_launch"),
     "coarse forward": (Stages.attend_coarsely, coarse_part, "coarse_launch"),
     "coarse gradients": (Stages.share, coarse_part, "coarse_launch"),

@@ -12,6 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..problem import Problem
 from .arguments import as_bytes, run
 from .list_kernels import compact_kernel, count_kernel, cut_kernel, list_kernel
 
@@ -19,6 +20,10 @@ from .list_kernels import compact_kernel, count_kernel, cut_kernel, list_kernel
 _SMALL = 64
 _LINES, _WIDTH = 32, 64
 _LINES_CUT = 1024
+# The longest work of one program, so that many share a long list.
+_TOKENS_PER_ITEM = 4096
+# Tokens of a block that one program puts together.
+MERGED_ROWS = 16
 
 
 class Lists(NamedTuple):
@@ -50,12 +55,34 @@ class Lists(NamedTuple):
         """I, with room for the most chunks that there can be."""
         return self.starts.shape[1] - 1 if self.items is None else self.items.shape[1]
 
+    def programs(self, pieces: int) -> int:
+        """Programs for all items, ``pieces`` for a block each."""
+        return self.starts.shape[0] * self.items_per_head * pieces
+
     def partial(self, block_size: int, *channels: int) -> Tensor | None:
         """Room for partial results of cut lists, float32 [slots, block_size, *channels]."""
         if self.items is None:
             return None
         slots = self.starts.shape[0] * self.slots_per_head
         return self.starts.new_empty(slots, block_size, *channels, dtype=torch.float32)
+
+
+def row_lists(problem: Problem, chosen: Tensor) -> Lists:
+    """What each query block chose, of bool [B, H, X, Y]."""
+    options = problem.options
+    longest = options.block_per_row if options.selection == "per_row" else problem.capacity
+    return _lists(problem, chosen.flatten(0, 1), min(longest, problem.blocks_y))
+
+
+def column_lists(problem: Problem, chosen: Tensor) -> Lists:
+    """Which query blocks chose each key block, of bool [B, H, X, Y]."""
+    longest = min(problem.blocks_x, problem.capacity)
+    return _lists(problem, chosen.flatten(0, 1).transpose(1, 2), longest)
+
+
+def _lists(problem: Problem, chosen: Tensor, longest: int) -> Lists:
+    chunk = _TOKENS_PER_ITEM // problem.options.block_size
+    return list_blocks(chosen, problem.capacity, longest, chunk)
 
 
 def list_blocks(chosen: Tensor, capacity: int, longest: int, chunk: int) -> Lists:

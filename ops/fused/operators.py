@@ -15,12 +15,8 @@ from ..operator_pair import OperatorPair, Tensors
 from ..problem import Problem, empty_choice, empty_coarse_lse, empty_gradients, empty_output
 from .choosing import choose
 from .coarse_part import attend_coarsely, shares
-from .launches import (
-    launch_forward,
-    launch_key_value_gradients,
-    launch_query_gradient,
-    launch_sums,
-)
+from .fine_backward import launch_key_value_gradients, launch_query_gradient, launch_sums
+from .fine_forward import launch_forward
 from .pooling import Means, empty_means, pool_blocks
 
 

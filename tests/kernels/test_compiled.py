@@ -20,14 +20,15 @@ from mra_plugin.ops.fused import (  # noqa: E402
     choice_kernels,
     coarse_kernels,
     forward_kernel,
-    launches,
     list_kernels,
+    lists,
     merge_kernels,
     pool_kernel,
+    sums_kernel,
     tuning,
 )
 
-FORWARD, SUMS = forward_kernel.forward_kernel, backward_kernels.sums_kernel
+FORWARD, SUMS = forward_kernel.forward_kernel, sums_kernel.sums_kernel
 QUERY, KEY_VALUE = backward_kernels.query_kernel, backward_kernels.key_value_kernel
 POOL, RANK = pool_kernel.pool_kernel, choice_kernels.rank_kernel
 COARSE = [
@@ -116,7 +117,7 @@ def compiled(
         "WIDTH": 64,
     }
     if kernel in MERGE or kernel in OF_INTEGERS:
-        constants |= {"ROWS": launches._MERGED_ROWS, "CHUNK": 128}
+        constants |= {"ROWS": lists.MERGED_ROWS, "CHUNK": 128}
     if kernel is RANK:
         constants["PRECISION"] = tuning.score_precision(dtype)
     if kernel in COARSE:

@@ -11,7 +11,7 @@ import torch
 from support import assert_close, padding_mask, random_inputs, relative_error, run
 
 from mra_plugin.ops import MRAOptions, mra_attention
-from mra_plugin.ops.fused import choosing, launches, operators
+from mra_plugin.ops.fused import choosing, lists, operators
 from mra_plugin.ops.operator_pair import arguments
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
@@ -108,7 +108,7 @@ def test_heads_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_long_lists_are_shared_out(
     block_size: int, approx_mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launches, "_TOKENS_PER_ITEM", block_size)
+    monkeypatch.setattr(lists, "_TOKENS_PER_ITEM", block_size)
     queries, keys = 2 * block_size + 9, 4 * block_size - 3
     compare(
         random_inputs(2, 1, queries, keys, dtype=torch.float32),
