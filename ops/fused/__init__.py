@@ -1,5 +1,7 @@
-"""Triton kernels for the chosen blocks, forward and backward, behind PyTorch operators.
+"""MRA attention in Triton kernels, forward and backward, behind PyTorch operators.
 
+A call goes through `pooling`, `choosing`, `coarse_part`, `lists` and `fine_forward`, its backward
+through `coarse_part`, `lists` and `fine_backward`; each launches kernels from the files beside it.
 Only `operators` and what it imports need triton; this file doesn't.
 """
 
