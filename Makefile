@@ -16,6 +16,9 @@ INSTALL := $(PIP) install -c constraints.txt --no-build-isolation
 SETUP := pyproject.toml constraints.txt
 MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu \
 	--benchmark-json report/results.json
+# Compiled, and then interpreted: on a core of their own beside all other tests.
+KERNELS := { $(BIN)/python -m pytest tests/kernels && \
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels; }
 
 .PHONY: demo bench bench-full test clean
 
@@ -34,8 +37,9 @@ test: $(VENV)/.test $(VENV)/typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd $(VENV)/typecheck && ../bin/mypy --config-file ../../pyproject.toml -p mra_plugin
-	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels
+	@$(KERNELS) > $(VENV)/kernels.log 2>&1 & kernels=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/kernels; rest=$$?; \
+	wait $$kernels; kernels=$$?; cat $(VENV)/kernels.log; exit $$((rest | kernels))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

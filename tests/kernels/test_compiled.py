@@ -51,6 +51,13 @@ FINE = {
     QUERY: tuning.backward_launch,
     KEY_VALUE: tuning.backward_launch,
 }
+# Every GPU with the type of training, and every type with one GPU; the rest takes minutes.
+TARGETS = [
+    pytest.param(arch, dtype, id=f"{arch}-{dtype}".replace("torch.", ""), marks=marks)
+    for arch in (80, 90, 100)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32)
+    for marks in [() if arch == 90 or dtype == torch.bfloat16 else pytest.mark.slow]
+]
 POINTER = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 INPUTS = {
     "query", "key", "value", "out", "grad_out", "grad_query", "grad_key", "grad_value",
@@ -156,10 +163,9 @@ def stack_bytes(binary: Any, path: Path) -> int:
     return int(found[1]) + int(found[2])
 
 
-@pytest.mark.parametrize("arch", [80, 90, 100])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("arch", "dtype"), TARGETS)
 @pytest.mark.parametrize("kernel", [*FINE, SUMS, POOL, RANK, *COARSE], ids=lambda k: k.fn.__name__)
-def test_default_configurations(kernel: Any, dtype: torch.dtype, arch: int, tmp_path: Path) -> None:
+def test_default_configurations(kernel: Any, arch: int, dtype: torch.dtype, tmp_path: Path) -> None:
     # What is of blocks alone doesn't see their size.
     sizes = (32,) if kernel in [RANK, *COARSE] else (32, 64)
     # Lists as they are, or cut into chunks.
@@ -174,7 +180,9 @@ def test_default_configurations(kernel: Any, dtype: torch.dtype, arch: int, tmp_
 
 
 # Shared memory of a program there.
-@pytest.mark.parametrize(("arch", "kilobytes"), [(86, 99), (90, 227)])
+@pytest.mark.parametrize(
+    ("arch", "kilobytes"), [(86, 99), pytest.param(90, 227, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kernel", [*FINE, RANK, *COARSE], ids=lambda k: k.fn.__name__)
 @pytest.mark.parametrize("channels", [128, 256])
 def test_other_sizes_fit_a_multiprocessor(
