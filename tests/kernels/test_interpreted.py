@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support import assert_close, padding_mask, random_inputs, relative_error, run
+from torch.utils.checkpoint import checkpoint
 
 from mra_plugin.ops import MRAOptions, mra_attention
 from mra_plugin.ops.fused import choosing, lists, operators
@@ -198,6 +199,36 @@ def test_compiles_whole_and_once_for_every_length() -> None:
                 out.square().sum().backward()
                 results.append((out.detach(), *(x.grad for x in leaves)))
             torch.testing.assert_close(*results)
+
+
+def test_exports_for_inference() -> None:
+    class Attend(torch.nn.Module):
+        def forward(
+            self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+        ) -> torch.Tensor:
+            return mra_attention(query, key, value, block_size=16, impl="triton")
+
+    inputs = random_inputs(1, 1, 40, dtype=torch.float32)
+    tokens = torch.export.Dim("tokens", min=32, max=4096)
+    exported = torch.export.export(
+        Attend(), inputs, dynamic_shapes=({2: tokens}, {2: tokens}, {2: tokens})
+    )
+    longer = random_inputs(1, 1, 70, dtype=torch.float32)
+    assert torch.equal(exported.module()(*longer), Attend()(*longer))
+
+
+def test_checkpointing_changes_nothing() -> None:
+    results = []
+    for checkpointed in (False, True):
+        leaves = [x.requires_grad_() for x in random_inputs(1, 2, 50, dtype=torch.float32)]
+
+        def attend(*inputs: torch.Tensor) -> torch.Tensor:
+            return mra_attention(*inputs, block_size=16, impl="triton")
+
+        out = checkpoint(attend, *leaves, use_reentrant=False) if checkpointed else attend(*leaves)
+        out.square().sum().backward()
+        results.append((out.detach(), *(x.grad for x in leaves)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_autocast_is_a_cast_of_the_inputs() -> None:
