@@ -18,6 +18,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from mra_plugin.ops.fused import (  # noqa: E402
     backward_kernels,
     choice_kernels,
+    choosing,
     coarse_kernels,
     forward_kernel,
     list_kernels,
@@ -119,12 +120,18 @@ def compiled(
         "SCORE_PRECISION": tuning.score_precision(dtype),
         "HAS_PRIORS": False,
         "BITS": 31,
-        "LINES": 32,
+        "LINES": lists._LINES,
         "CHUNK": 0,
-        "WIDTH": 64,
+        "WIDTH": lists._WIDTH,
     }
     if kernel in MERGE or kernel in OF_INTEGERS:
         constants |= {"ROWS": lists.MERGED_ROWS, "CHUNK": 128}
+    if kernel is list_kernels.list_kernel:
+        constants |= {"LINES": lists._SMALL, "WIDTH": lists._SMALL}
+    if kernel is list_kernels.cut_kernel:
+        constants |= {"LINES": lists._LINES_CUT}
+    if kernel in [choice_kernels.tally_kernel, choice_kernels.mark_kernel]:
+        constants |= {"WIDTH": choosing._WIDTH}
     if kernel is RANK:
         constants["PRECISION"] = tuning.score_precision(dtype)
     if kernel in COARSE:
