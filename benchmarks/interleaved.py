@@ -32,16 +32,13 @@ class Step:
         first = self.seconds()
         started = time.perf_counter()
         _, self.peak_bytes = peak_memory(run, device)
-        self._wait()
+        wait_for(device)
         # The first may have compiled something, and the second may have started the profiler.
         self.about = min(first, time.perf_counter() - started)
 
     def seconds(self) -> float:
         """Runs once more, and tells how long it took."""
         return seconds_of(self._run, self._device)
-
-    def _wait(self) -> None:
-        wait_for(self._device)
 
 
 def compare(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from interleaved import Step
 from torch import cuda
 
+from mra_plugin.measure import wait_for
+
 # Of the device's clock: some milliseconds, longer than launching a step takes.
 _HEAD_START = 5_000_000
 
@@ -19,7 +21,7 @@ class EventStep(Step):
         if self._device.type != "cuda":
             return super().seconds()
         started, ended = (cuda.Event(enable_timing=True) for _ in range(2))
-        self._wait()
+        wait_for(self._device)
         if self.head_start:
             cuda._sleep(self.head_start)
         started.record()

@@ -137,9 +137,4 @@ def _compare(
         comparison = compare_head(pick_layer(layers, layer), head, options)
     except ValueError as error:
         raise BadArgumentError(str(error)) from None
-    notes = []
-    if learned is not None:
-        notes.append(f"the model's {learned} position embeddings are repeated up to {tokens}")
-    if len(read) < tokens:
-        notes.append(f"the text has {len(read)} tokens and is repeated up to {tokens}")
-    return comparison, notes
+    return comparison, read.repetitions(tokens, learned)

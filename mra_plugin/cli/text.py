@@ -53,6 +53,20 @@ class Tokens:
         repeats = math.ceil(room / len(self.content))
         return self.before + (self.content * repeats)[:room] + self.after
 
+    def repetitions(self, length: int, learned: int | None) -> list[str]:
+        """What a reader should know of an input of ``length`` tokens.
+
+        Args:
+            length: of the input.
+            learned: position embeddings that the model had before they were repeated, if they were.
+        """
+        notes = []
+        if learned is not None:
+            notes.append(f"the model's {learned} position embeddings are repeated up to {length}")
+        if len(self) < length:
+            notes.append(f"the text has {len(self)} tokens and is repeated up to {length}")
+        return notes
+
 
 def tokenize(tokenizer: Any, text: str, shortest: int) -> Tokens:
     """Tokenizes a text once for all lengths, of which ``shortest`` is the least."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mra_plugin.adapters.choice import REGISTRY, attention_for
+from mra_plugin.adapters.choice import REGISTRY, attention_for, dense_weights
 from mra_plugin.adapters.module_patches import mra_scale
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 
@@ -92,15 +92,7 @@ class MraSelfAttention(nn.Module):
                     f"only MRA attention knows relative positions (position_embedding_type="
                     f"{self.position_embedding_type!r}); mra_plugin.unpatch(model) brings it back"
                 )
-            if not hasattr(attention, "weights"):
-                raise ValueError(
-                    f"output_attentions=True needs the attention matrices, which "
-                    f"{type(attention).__name__} does not give"
-                )
-            weights: Tensor = attention.weights(
-                query, key, padding_mask, padding_mask, scale=self.scale
-            )
-            return weights
+            return dense_weights(attention, query, key, padding_mask, padding_mask, self.scale)
         options = self.config.attention_options()
         options.pop("impl", None)
         if self.position_embedding_type == "absolute":

@@ -28,6 +28,11 @@ def padded(channels: int) -> int:
     return max(16, int(triton.next_power_of_2(channels)))
 
 
+def lengths(problem: Problem) -> tuple[float, int, int, int]:
+    """The scale, how many heads, queries and keys."""
+    return problem.scale, *problem.query.shape[1:3], problem.key.shape[2]
+
+
 def strides(problem: Problem) -> tuple[int, ...]:
     """Of batch row, head and token, for query, key and value."""
     return (

@@ -8,7 +8,7 @@ a search for the budget's last rank, bit by bit.
 import triton
 import triton.language as tl
 
-from .kernel_parts import SIZES, load_rows
+from .kernel_parts import SIZES, load_rows, tile_of_blocks
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -37,11 +37,8 @@ def rank_kernel(
     How far a coarse score falls behind its row's best is a float of at least 0, whose bits are in
     order; priors stand above them.
     """
-    tiles = tl.cdiv(blocks_x, ROWS)
-    program = tl.program_id(0).to(tl.int64)
-    group = program // tiles
+    group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
     batch = group // heads
-    x = (program % tiles * ROWS).to(tl.int32) + tl.arange(0, ROWS)  # [R]
     inside = x < blocks_x
     channels = tl.arange(0, PADDED_CHANNELS)
     queries = query_means + group * blocks_x * CHANNELS

@@ -7,7 +7,7 @@ powers of two. The matrix of probabilities is formed tile by tile and never stor
 import triton
 import triton.language as tl
 
-from .kernel_parts import LOG2E, SIZES, load_rows, weighing
+from .kernel_parts import LOG2E, SIZES, load_rows, raised, tile_of_blocks, weighing
 
 
 @triton.jit
@@ -15,6 +15,13 @@ def key_levels(key_counts, y, blocks_y):
     """log₂ of the real tokens of key blocks, -inf where there are none: a mean stands for all."""
     counts = tl.load(key_counts + y, mask=y < blocks_y, other=0).to(tl.float32)
     return tl.where(counts > 0, tl.log2(tl.maximum(counts, 1.0)), float("-inf"))
+
+
+@triton.jit
+def is_inexact(chosen, rows, y, inside, blocks_y):
+    """Which pairs of query blocks ``rows``, where ``inside``, and key blocks y are not chosen."""
+    flags = tl.load(chosen + rows * blocks_y + y, mask=inside & (y < blocks_y), other=1)
+    return flags == 0
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -43,10 +50,7 @@ def coarse_forward_kernel(
 
     0 and -inf for a block that has nothing left to attend to.
     """
-    tiles = tl.cdiv(blocks_x, ROWS)
-    program = tl.program_id(0).to(tl.int64)
-    group = program // tiles
-    x = (program % tiles * ROWS).to(tl.int32) + tl.arange(0, ROWS)  # [R]
+    group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
     inside = x < blocks_x
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
@@ -65,22 +69,15 @@ def coarse_forward_kernel(
         present = y < blocks_y
         k = load_rows(keys, y, channels, CHANNELS, present, CHANNELS)  # [C, D]
         v = load_rows(values, y, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
-        exact = tl.load(
-            chosen + rows[:, None] * blocks_y + y[None, :],
-            mask=inside[:, None] & present[None, :],
-            other=1,
-        )  # [R, C]
+        inexact = is_inexact(chosen, rows[:, None], y[None, :], inside[:, None], blocks_y)
         scores = tl.dot(q, tl.trans(k), input_precision=SCORE_PRECISION) * (scale * LOG2E)
         scores += key_levels(counts, y, blocks_y)[None, :]
-        scores = tl.where(exact == 0, scores, float("-inf"))  # [R, C]
-        new_maximum = tl.maximum(maximum, tl.max(scores, 1))
-        shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
-        decay = tl.exp2(maximum - shift)  # [R]
+        scores = tl.where(inexact, scores, float("-inf"))  # [R, C]
+        maximum, shift, decay = raised(maximum, tl.max(scores, 1))  # [R]
         weights = tl.exp2(scores - shift[:, None])  # [R, C]
         total_weight = total_weight * decay + tl.sum(weights, 1)
         accumulator = accumulator * decay[:, None]
         accumulator += tl.dot(weights, v, input_precision=PRECISION)  # [R, V]
-        maximum = new_maximum
 
     served = total_weight > 0
     weight = tl.where(served, total_weight, 1.0)
@@ -125,11 +122,8 @@ def coarse_query_kernel(
 
     What each real query of a block gets of the gradient of the block's mean.
     """
-    tiles = tl.cdiv(blocks_x, ROWS)
-    program = tl.program_id(0).to(tl.int64)
-    group = program // tiles
+    group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
     batch = group // heads
-    x = (program % tiles * ROWS).to(tl.int32) + tl.arange(0, ROWS)  # [R]
     inside = x < blocks_x
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
@@ -147,14 +141,10 @@ def coarse_query_kernel(
         present = y < blocks_y
         k = load_rows(keys, y, channels, CHANNELS, present, CHANNELS)  # [C, D]
         v = load_rows(values, y, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
-        exact = tl.load(
-            chosen + rows[:, None] * blocks_y + y[None, :],
-            mask=inside[:, None] & present[None, :],
-            other=1,
-        )  # [R, C]
+        inexact = is_inexact(chosen, rows[:, None], y[None, :], inside[:, None], blocks_y)
         scores = tl.dot(q, tl.trans(k), input_precision=SCORE_PRECISION) * (scale * LOG2E)
         scores += key_levels(key_counts + batch * blocks_y, y, blocks_y)[None, :]
-        weights = tl.exp2(tl.where(exact == 0, scores - level[:, None], float("-inf")))  # [R, C]
+        weights = tl.exp2(tl.where(inexact, scores - level[:, None], float("-inf")))  # [R, C]
         grad_weights = tl.dot(w, tl.trans(v), input_precision=PRECISION)  # [R, C]
         grad_scores = weights * (grad_weights - deltas[:, None])
         accumulator += tl.dot(grad_scores, k, input_precision=PRECISION)  # [R, D]
@@ -198,11 +188,8 @@ def coarse_key_value_kernel(
     What each real token of a block gets of the gradients of the block's means; here C query blocks
     per step.
     """
-    tiles = tl.cdiv(blocks_y, ROWS)
-    program = tl.program_id(0).to(tl.int64)
-    group = program // tiles
+    group, y = tile_of_blocks(blocks_y, ROWS)  # [R]
     batch = group // heads
-    y = (program % tiles * ROWS).to(tl.int32) + tl.arange(0, ROWS)  # [R]
     inside = y < blocks_y
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
@@ -221,14 +208,10 @@ def coarse_key_value_kernel(
         w = load_rows(pulled, rows, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)
         deltas = tl.load(pulled_delta + rows, mask=present, other=0.0)  # [C]
         level = weighing(tl.load(lse + rows, mask=present, other=float("-inf")))  # [C]
-        exact = tl.load(
-            chosen + rows[None, :] * blocks_y + y[:, None],
-            mask=inside[:, None] & present[None, :],
-            other=1,
-        )  # [R, C]
+        inexact = is_inexact(chosen, rows[None, :], y[:, None], present[None, :], blocks_y)
         scores = tl.dot(k, tl.trans(q), input_precision=SCORE_PRECISION) * (scale * LOG2E)
         scores += levels[:, None]
-        weights = tl.exp2(tl.where(exact == 0, scores - level[None, :], float("-inf")))  # [R, C]
+        weights = tl.exp2(tl.where(inexact, scores - level[None, :], float("-inf")))  # [R, C]
         value_accumulator += tl.dot(weights, w, input_precision=PRECISION)  # [R, V]
         grad_weights = tl.dot(v, tl.trans(w), input_precision=PRECISION)  # [R, C]
         grad_scores = weights * (grad_weights - deltas[None, :])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from .arguments import as_bytes, padded, run, sizes, strides, widest
+from .arguments import as_bytes, lengths, padded, run, sizes, strides, widest
 from .backward_kernels import key_value_kernel, query_kernel
 from .lists import MERGED_ROWS, Lists, column_lists, row_lists
 from .merge_kernels import add_kernel
@@ -87,21 +87,11 @@ def launch_query_gradient(
         lse,
         delta,
         share,
-        rows.items,
-        rows.first_items,
-        rows.slots,
-        rows.starts,
-        rows.entries,
+        *rows.tensors,
         grad,
         partial,
-        problem.scale,
-        problem.query.shape[1],
-        problem.query.shape[2],
-        problem.key.shape[2],
-        problem.blocks_x,
-        rows.items_per_head,
-        rows.slots_per_head,
-        problem.capacity,
+        *lengths(problem),
+        *rows.lengths,
         *strides(problem),
         *grad_out.stride()[:3],
         KEYS_PER_STEP=step,
@@ -135,21 +125,11 @@ def launch_key_value_gradients(
         lse,
         delta,
         *shares,
-        columns.items,
-        columns.first_items,
-        columns.slots,
-        columns.starts,
-        columns.entries,
+        *columns.tensors,
         *grads,
         *partials,
-        problem.scale,
-        problem.query.shape[1],
-        problem.query.shape[2],
-        problem.key.shape[2],
-        problem.blocks_y,
-        columns.items_per_head,
-        columns.slots_per_head,
-        problem.capacity,
+        *lengths(problem),
+        *columns.lengths,
         *strides(problem),
         *grad_out.stride()[:3],
         QUERIES_PER_STEP=step,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..problem import Problem
-from .arguments import as_bytes, padded, run, sizes, strides, widest
+from .arguments import as_bytes, lengths, padded, run, sizes, strides, widest
 from .forward_kernel import forward_kernel
 from .lists import MERGED_ROWS, row_lists
 from .merge_kernels import merge_kernel
@@ -38,23 +38,13 @@ def launch_forward(
         as_bytes(problem.query_padding_mask),
         coarse_out,
         coarse_lse,
-        rows.items,
-        rows.first_items,
-        rows.slots,
-        rows.starts,
-        rows.entries,
+        *rows.tensors,
         out,
         lse,
         partial_out,
         partial_lse,
-        problem.scale,
-        problem.query.shape[1],
-        problem.query.shape[2],
-        problem.key.shape[2],
-        problem.blocks_x,
-        rows.items_per_head,
-        rows.slots_per_head,
-        problem.capacity,
+        *lengths(problem),
+        *rows.lengths,
         *strides(problem),
         **sizes(problem),
         ROWS=launch.rows,

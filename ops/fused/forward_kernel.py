@@ -7,7 +7,7 @@ values, padded to powers of two.
 import triton
 import triton.language as tl
 
-from .kernel_parts import LOG2E, SIZES, listed_tokens, listed_work, load_rows
+from .kernel_parts import LOG2E, SIZES, listed_tokens, listed_work, load_rows, raised
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -107,14 +107,11 @@ def forward_kernel(
         v = load_rows(values, at, value_channels, value_stride_n, keep, VALUE_CHANNELS)  # [N, V]
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)  # [R, N]
         scores = tl.where(keep[None, :], scores, float("-inf"))
-        new_maximum = tl.maximum(maximum, tl.max(scores, 1))
-        shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
-        decay = tl.exp2(maximum - shift)  # [R]
+        maximum, shift, decay = raised(maximum, tl.max(scores, 1))  # [R]
         weights = tl.exp2(scores - shift[:, None])  # [R, N]
         total_weight = total_weight * decay + tl.sum(weights, 1)
         accumulator = accumulator * decay[:, None]
         accumulator += tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)  # [R, V]
-        maximum = new_maximum
 
     served = total_weight > 0
     if HAS_QUERY_MASK:

@@ -21,6 +21,23 @@ def load_rows(base, positions, channels, stride, keep, CHANNELS: tl.constexpr):
 
 
 @triton.jit
+def tile_of_blocks(blocks, ROWS: tl.constexpr):
+    """The batch row and head of a program that takes ROWS of so many blocks, and which: [R]."""
+    tiles = tl.cdiv(blocks, ROWS)
+    program = tl.program_id(0).to(tl.int64)
+    first = (program % tiles * ROWS).to(tl.int32)
+    return program // tiles, first + tl.arange(0, ROWS)
+
+
+@triton.jit
+def raised(maximum, level):
+    """An online softmax's maximum raised to ``level``, the shift, and how the sums so far decay."""
+    new = tl.maximum(maximum, level)
+    shift = tl.where(new == float("-inf"), 0.0, new)
+    return new, shift, tl.exp2(maximum - shift)
+
+
+@triton.jit
 def weighing(lse):
     """A log-sum-exp to the base of 2; where it is -inf, one that weighs everything with 0."""
     return tl.where(lse > float("-inf"), lse * LOG2E, float("inf"))

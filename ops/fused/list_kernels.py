@@ -6,7 +6,7 @@ L lines of a tile, W entries per step.
 import triton
 import triton.language as tl
 
-from .kernel_parts import SIZES
+from .kernel_parts import SIZES, tile_of_blocks
 
 
 @triton.jit
@@ -63,10 +63,7 @@ def count_kernel(
     WIDTH: tl.constexpr,
 ):
     """One program per LINES lines: counts [G, lines + 1], 0 and then how much each line holds."""
-    tiles = tl.cdiv(lines, LINES)
-    program = tl.program_id(0).to(tl.int64)
-    group, tile = program // tiles, (program % tiles).to(tl.int32)
-    line = tile * LINES + tl.arange(0, LINES)  # [L]
+    group, line = tile_of_blocks(lines, LINES)  # [L]
     total = tl.zeros([LINES], tl.int32)
     for step in range(0, length, WIDTH):
         at = step + tl.arange(0, WIDTH)  # [W]
@@ -75,7 +72,7 @@ def count_kernel(
         )
         total += tl.sum(flags, 1)
     target = counts + group * (lines + 1)
-    tl.store(target, 0, mask=tile == 0)
+    tl.store(target + line, 0, mask=line == 0)
     tl.store(target + 1 + line, total, mask=line < lines)
 
 
@@ -94,10 +91,7 @@ def compact_kernel(
     WIDTH: tl.constexpr,
 ):
     """One program per LINES lines: writes which entries of each are chosen, in rising order."""
-    tiles = tl.cdiv(lines, LINES)
-    program = tl.program_id(0).to(tl.int64)
-    group = program // tiles
-    line = (program % tiles * LINES).to(tl.int32) + tl.arange(0, LINES)  # [L]
+    group, line = tile_of_blocks(lines, LINES)  # [L]
     slot = tl.load(starts + group * (lines + 1) + line, mask=line < lines, other=0)  # [L]
     for step in range(0, length, WIDTH):
         at = step + tl.arange(0, WIDTH)  # [W]

@@ -55,6 +55,17 @@ class Lists(NamedTuple):
         """I, with room for the most chunks that there can be."""
         return self.starts.shape[1] - 1 if self.items is None else self.items.shape[1]
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """What kernels find an item's entries by."""
+        return self.items, self.first_items, self.slots, self.starts, self.entries
+
+    @property
+    def lengths(self) -> tuple[int, int, int, int]:
+        """Lines, items, slots and entries of a head."""
+        lines = self.starts.shape[1] - 1
+        return lines, self.items_per_head, self.slots_per_head, self.entries.shape[1]
+
     def programs(self, pieces: int) -> int:
         """Programs for all items, ``pieces`` for a block each."""
         return self.starts.shape[0] * self.items_per_head * pieces

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .kernel_parts import LOG2E, SIZES
+from .kernel_parts import LOG2E, SIZES, raised
 
 
 @triton.jit
@@ -60,12 +60,10 @@ def merge_kernel(
         part = tl.load(
             partial_out + at[:, None] * VALUE_CHANNELS + channels[None, :], mask=kept, other=0.0
         )  # [R, V]
-        new_maximum = tl.maximum(maximum, level)
-        shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
-        decay, weight = tl.exp2(maximum - shift), tl.exp2(level - shift)  # [R]
+        maximum, shift, decay = raised(maximum, level)  # [R]
+        weight = tl.exp2(level - shift)  # [R]
         total_weight = total_weight * decay + weight
         accumulator = accumulator * decay[:, None] + part * weight[:, None]
-        maximum = new_maximum
     served = total_weight > 0
     weight = tl.where(served, total_weight, 1.0)
     accumulator /= weight[:, None]

@@ -96,17 +96,12 @@ def _notes(
         if own
         else f"the model with {settings['exact']} in place of its own attention, which approximates"
     )
-    notes = [
+    return [
         f"{settings['model']}, {settings['dtype']}, on {settings['device']}; "
         f"torch {settings['versions']['torch']}",
         f"exact: {exact}",
         "time: median of the rounds, ± half the distance from fastest to slowest",
         "memory: the most that PyTorch had allocated at a time in one pass, beyond the weights; "
         "equal figures mean that other layers than attention set it",
+        *tokens.repetitions(job.lengths[-1], learned),
     ]
-    longest = job.lengths[-1]
-    if learned is not None:
-        notes.append(f"the model's {learned} position embeddings are repeated up to {longest}")
-    if len(tokens) < longest:
-        notes.append(f"the text has {len(tokens)} tokens and is repeated up to {longest}")
-    return notes
