@@ -11,12 +11,7 @@ from cases import CannotRunError, Direction, first_sentence
 from flex_blocks import flex_attention_on_mra_blocks
 from torch import Tensor, nn
 
-from mra_plugin.registry import (
-    AttentionError,
-    available_attention,
-    build_attention,
-    get_attention,
-)
+from mra_plugin.registry import AttentionError, available_attention, build_attention, get_attention
 
 REFERENCE = "sdpa"
 FLEX = "flex_attention"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from mra_plugin.ops import MRAOptions
-from mra_plugin.ops.choice import choose_blocks
+from mra_plugin.ops.plan import choose_blocks
 from mra_plugin.ops.pooled import pool_all
 
 

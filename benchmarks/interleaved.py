@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from mra_plugin.measure import peak_memory, seconds_of, wait_for
+from mra_plugin.encoders.measure import peak_memory, seconds_of, wait_for
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 20
 

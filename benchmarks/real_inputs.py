@@ -7,12 +7,12 @@ from functools import lru_cache
 import torch
 from cases import CannotRunError
 
-from mra_plugin.capture import AttentionInputs, attention_inputs
 from mra_plugin.cli.compare.job import DEMO_MODEL, DEMO_TEXT
 from mra_plugin.cli.encoder import demo_model, load_encoder
 from mra_plugin.cli.errors import BadArgumentError
-from mra_plugin.cli.text import read_text, tokenize
-from mra_plugin.convert.positions import extend_positions
+from mra_plugin.encoders.capture import AttentionInputs, attention_inputs
+from mra_plugin.encoders.positions import extend_positions
+from mra_plugin.encoders.text import read_text, tokenize
 
 MODEL, TEXT = DEMO_MODEL, DEMO_TEXT
 

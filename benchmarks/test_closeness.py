@@ -22,7 +22,7 @@ from settings import Settings, settings_of
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from mra_plugin.capture import AttentionInputs
+from mra_plugin.encoders.capture import AttentionInputs
 
 LENGTHS = (512, 4096)
 # What the quick set takes at the greater length: some budgets, on the first and a middle layer.

@@ -10,21 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .adapters import import_hook
-from .models import auto
+from .models import families as auto
 
 if TYPE_CHECKING:
-    from .adapters.patching import patch, unpatch
-    from .adapters.xformers_op import xformers_op
-    from .models.configuration import MraConfig
-    from .models.encoder import MraModel, MraPreTrainedModel
-    from .models.heads import (
+    from .adapters.transformers.patching import patch, unpatch
+    from .adapters.xformers import xformers_op
+    from .models.mra.configuration import MraConfig
+    from .models.mra.encoder import MraModel, MraPreTrainedModel
+    from .models.mra.heads import (
         MraForMaskedLM,
         MraForMultipleChoice,
         MraForQuestionAnswering,
         MraForSequenceClassification,
         MraForTokenClassification,
     )
-    from .report.attention_picture import plot_attention
+    from .picture.drawing import plot_attention
 
 __all__ = [
     "MraConfig",
@@ -42,18 +42,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "MraConfig": "models.configuration",
-    "MraForMaskedLM": "models.heads",
-    "MraForMultipleChoice": "models.heads",
-    "MraForQuestionAnswering": "models.heads",
-    "MraForSequenceClassification": "models.heads",
-    "MraForTokenClassification": "models.heads",
-    "MraModel": "models.encoder",
-    "MraPreTrainedModel": "models.encoder",
-    "patch": "adapters.patching",
-    "plot_attention": "report.attention_picture",
-    "unpatch": "adapters.patching",
-    "xformers_op": "adapters.xformers_op",
+    "MraConfig": "models.mra.configuration",
+    "MraForMaskedLM": "models.mra.heads",
+    "MraForMultipleChoice": "models.mra.heads",
+    "MraForQuestionAnswering": "models.mra.heads",
+    "MraForSequenceClassification": "models.mra.heads",
+    "MraForTokenClassification": "models.mra.heads",
+    "MraModel": "models.mra.encoder",
+    "MraPreTrainedModel": "models.mra.encoder",
+    "patch": "adapters.transformers.patching",
+    "plot_attention": "picture.drawing",
+    "unpatch": "adapters.transformers.patching",
+    "xformers_op": "adapters.xformers",
 }
 
 
@@ -68,25 +68,25 @@ def __dir__() -> list[str]:
 
 
 def _extend_configs() -> None:
-    from .adapters import transformers_hooks
+    from .adapters.transformers import hooks as transformers_hooks
 
     transformers_hooks.extend_configs()
 
 
 def _register_implementations() -> None:
-    from .adapters import transformers_hooks
+    from .adapters.transformers import hooks as transformers_hooks
 
     transformers_hooks.register_implementations()
 
 
 def _serve_mra_layers() -> None:
-    from .adapters import mra_layers
+    from .adapters.transformers.families import mra as mra_layers
 
     mra_layers.install()
 
 
 def _serve_nystromformer_layers() -> None:
-    from .adapters import nystromformer_layers
+    from .adapters.transformers.families import nystromformer as nystromformer_layers
 
     nystromformer_layers.install()
 

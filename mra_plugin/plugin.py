@@ -7,7 +7,7 @@ from typing import get_args
 
 from torch import Tensor
 
-from mra_plugin.nystrom import NystromAttention
+from mra_plugin.backends.nystrom import NystromAttention
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 from mra_plugin.ops.api import Implementation
 from mra_plugin.ops.options import ApproxMode, Selection

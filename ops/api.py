@@ -8,8 +8,10 @@ from typing import Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from . import eager, exact, fused, reference
+from . import exact, reference
+from . import triton as fused
 from .checks import check_masks, check_scale, check_tensors, follow_autocast, refuse_forward_mode
+from .eager import operators as eager
 from .options import ApproxMode, MRAOptions, Selection
 
 Implementation = Literal["auto", "reference", "eager", "triton"]
@@ -154,7 +156,7 @@ def _implementation(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
     if name == "eager":
         return eager.attend
     # Needs triton, which not every machine has.
-    from .fused.operators import attend
+    from .triton.operators import attend
 
     return attend
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .blocks import accumulation_dtype, count_tokens, pool
-from .choice import choose_blocks
 from .coarse import coarse_scores, softmax_and_lse
 from .options import MRAOptions
+from .plan import choose_blocks
 
 
 def attend(

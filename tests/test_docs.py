@@ -2,20 +2,20 @@
 
 import re
 import shlex
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer.main
+from helpers.letter_models import save_model
 from transformers import BertForSequenceClassification, BertModel
 from typer.testing import CliRunner
 
 import mra_plugin
-from mra_plugin import measure
 from mra_plugin.cli import app
 from mra_plugin.cli.encoder import demo_model
+from mra_plugin.encoders import measure
 from mra_plugin.registry import api
 from mra_plugin.registry.host import Registry
 from mra_plugin.report.reading import read_results
@@ -24,9 +24,6 @@ from mra_plugin.report.update import updated
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-
-sys.path.insert(0, str(ROOT / "tests" / "cli"))
-from letter_models import save_model  # noqa: E402
 
 
 def demo() -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from interleaved import Step
 from torch import cuda
 
-from mra_plugin.measure import wait_for
+from mra_plugin.encoders.measure import wait_for
 
 # Of the device's clock: some milliseconds, longer than launching a step takes.
 _HEAD_START = 5_000_000

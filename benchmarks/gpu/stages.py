@@ -10,16 +10,16 @@ from cases import Direction
 from event_step import KernelStep
 from torch import Tensor
 
-from mra_plugin.ops.fused.choosing import choice_parts, choose, rank_pairs
-from mra_plugin.ops.fused.coarse_part import attend_coarsely, shares
-from mra_plugin.ops.fused.fine_backward import (
+from mra_plugin.ops.problem import Problem, empty_output
+from mra_plugin.ops.triton.choosing import choice_parts, choose, rank_pairs
+from mra_plugin.ops.triton.coarse import attend_coarsely, shares
+from mra_plugin.ops.triton.fine_backward import (
     launch_key_value_gradients,
     launch_query_gradient,
     launch_sums,
 )
-from mra_plugin.ops.fused.fine_forward import launch_forward
-from mra_plugin.ops.fused.pooling import Means, pool_blocks
-from mra_plugin.ops.problem import Problem, empty_output
+from mra_plugin.ops.triton.fine_forward import launch_forward
+from mra_plugin.ops.triton.pooling import Means, pool_blocks
 
 
 class Stages:

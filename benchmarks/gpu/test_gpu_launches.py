@@ -18,9 +18,10 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from mra_plugin.ops import MRAOptions
-from mra_plugin.ops.fused import choosing, coarse_part, fine_backward, fine_forward
-from mra_plugin.ops.fused.tuning import Launch
 from mra_plugin.ops.problem import Problem
+from mra_plugin.ops.triton import choosing, fine_backward, fine_forward
+from mra_plugin.ops.triton import coarse as coarse_part
+from mra_plugin.ops.triton.tuning import Launch
 
 pytestmark = pytest.mark.gpu
 

@@ -102,14 +102,14 @@ def convert(
     Example: `mra convert FacebookAI/roberta-base roberta-4096 --max-length 4096 --block-per-row 8`
     """
     # Only now: these import torch.
-    from mra_plugin.convert.errors import ConversionError
     from mra_plugin.convert.job import convert as run
-    from mra_plugin.convert.wish import Wish
+    from mra_plugin.convert.request import Wish
     from mra_plugin.convert.writing import check_target
+    from mra_plugin.encoders.text import read_text, tokenize
+    from mra_plugin.errors import ConversionError
 
     from .convert_summary import print_summary
     from .encoder import check_name
-    from .text import read_text, tokenize
 
     with one_clear_line():
         if to not in (None, "mra"):
@@ -152,7 +152,7 @@ def convert(
 
 
 def _positions(how: str) -> Any:
-    from mra_plugin.convert.positions import METHODS
+    from mra_plugin.encoders.positions import METHODS
 
     if how not in METHODS:
         raise BadArgumentError(f"--positions must be {' or '.join(METHODS)}, got {how!r}")

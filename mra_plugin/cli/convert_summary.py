@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mra_plugin.convert.wish import Converted, Wish
+from mra_plugin.convert.request import Converted, Wish
 
 
 def print_summary(found: Converted, wish: Wish, out: Path) -> None:

@@ -7,10 +7,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 import mra_plugin
-from mra_plugin.adapters.encoders import copy_with_same_weights
-from mra_plugin.convert.errors import ConversionError
-from mra_plugin.convert.exact import APPROXIMATE, EXACT, make_exact
-from mra_plugin.convert.loading import first_line, is_missing_folder, quiet
+from mra_plugin.adapters.transformers.modules import copy_with_same_weights
+from mra_plugin.encoders.exact import APPROXIMATE, EXACT, make_exact
+from mra_plugin.encoders.loading import first_line, is_missing_folder, quiet
+from mra_plugin.errors import ConversionError
 from mra_plugin.registry import get_attention
 
 from .errors import BadArgumentError

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import typer
 
+from mra_plugin.errors import UserError
 
-class BadArgumentError(Exception):
-    """An argument that the command can't work with; the message is for the user."""
+BadArgumentError = UserError
 
 
 @contextmanager

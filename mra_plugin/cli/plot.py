@@ -11,7 +11,7 @@ from .plot_output import check_target, show, write
 
 if TYPE_CHECKING:
     from mra_plugin.ops import MRAOptions
-    from mra_plugin.report.head_comparison import HeadComparison
+    from mra_plugin.picture.head_comparison import HeadComparison
 
 # Less than a block of tokens has no structure to see.
 _FEWEST_TOKENS = 32
@@ -80,7 +80,7 @@ def _number(option: str, text: str) -> int:
 
 
 def _length(text: str) -> int:
-    from mra_plugin.report.head_comparison import MAX_TOKENS
+    from mra_plugin.picture.head_comparison import MAX_TOKENS
 
     tokens = _number("--length", text)
     if not _FEWEST_TOKENS <= tokens <= MAX_TOKENS:
@@ -113,14 +113,14 @@ def _compare(
     """Runs the encoder; returns the comparison and what a reader should know beside it."""
     import torch
 
-    from mra_plugin.capture import attention_inputs
-    from mra_plugin.convert.loading import first_line
-    from mra_plugin.convert.positions import extend_positions
-    from mra_plugin.report.attention_picture import pick_layer
-    from mra_plugin.report.head_comparison import compare_head
+    from mra_plugin.encoders.capture import attention_inputs
+    from mra_plugin.encoders.loading import first_line
+    from mra_plugin.encoders.positions import extend_positions
+    from mra_plugin.encoders.text import read_text, tokenize
+    from mra_plugin.picture.drawing import pick_layer
+    from mra_plugin.picture.head_comparison import compare_head
 
     from .encoder import demo_model, load_encoder
-    from .text import read_text, tokenize
 
     content, device = read_text(text), parse_device(None)
     encoder, tokenizer = load_encoder(

@@ -9,7 +9,7 @@ from .options import writable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mra_plugin.report.head_comparison import HeadComparison
+    from mra_plugin.picture.head_comparison import HeadComparison
 
 _FORMATS = (".png", ".svg", ".pdf")
 _DOTS_PER_INCH = 100
@@ -38,7 +38,7 @@ def show(comparison: "HeadComparison", name: str) -> None:
     """Opens a window, and comes back once it is closed."""
     from matplotlib import pyplot
 
-    from mra_plugin.report.attention_picture import SIZE, draw_head
+    from mra_plugin.picture.drawing import SIZE, draw_head
 
     draw_head(comparison, name, pyplot.figure(figsize=SIZE))
     pyplot.show()
@@ -46,7 +46,7 @@ def show(comparison: "HeadComparison", name: str) -> None:
 
 def write(comparison: "HeadComparison", name: str, path: Path) -> None:
     """Draws into a file, in the format of its ending."""
-    from mra_plugin.report.attention_picture import draw_head
+    from mra_plugin.picture.drawing import draw_head
 
     figure = draw_head(comparison, name)
     try:

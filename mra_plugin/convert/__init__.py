@@ -4,8 +4,9 @@
 folder.
 """
 
-from .errors import ConversionError
-from .family import to_mra
-from .stretching import stretch
+from mra_plugin.encoders.stretching import stretch
+from mra_plugin.errors import ConversionError
+
+from .mra_family import to_mra
 
 __all__ = ["ConversionError", "stretch", "to_mra"]

@@ -9,12 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import mra_plugin
-from mra_plugin.measure import cosines
+from mra_plugin.encoders.exact import make_exact
+from mra_plugin.encoders.loading import first_line
+from mra_plugin.encoders.measure import cosines
+from mra_plugin.errors import ConversionError
 from mra_plugin.ops import MRAOptions
-
-from .errors import ConversionError
-from .exact import make_exact
-from .loading import first_line
 
 # Of a vocabulary's size each: a head need not speak at every token.
 _HEAD_TOKENS = 64

@@ -11,12 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import mra_plugin
-
-from .checks import closeness, give_full_budget, greatest_difference, outputs
-from .errors import ConversionError
-from .exact import make_exact
-from .family import to_mra
-from .loading import (
+from mra_plugin.encoders.exact import make_exact
+from mra_plugin.encoders.loading import (
     belongs_to,
     first_line,
     is_sentence_transformer,
@@ -25,9 +21,13 @@ from .loading import (
     quiet,
     reload,
 )
-from .positions import position_tables
-from .stretching import position_limit, stretch
-from .wish import Converted, Wish
+from mra_plugin.encoders.positions import position_tables
+from mra_plugin.encoders.stretching import position_limit, stretch
+from mra_plugin.errors import ConversionError
+
+from .checks import closeness, give_full_budget, greatest_difference, outputs
+from .mra_family import to_mra
+from .request import Converted, Wish
 from .writing import size_of, written_whole
 
 DEFAULT_BLOCK_PER_ROW = 8

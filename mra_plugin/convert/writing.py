@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ConversionError
+from mra_plugin.errors import ConversionError
 
 
 def check_target(out: Path, source: str, overwrite: bool) -> None:

@@ -1,5 +1,1 @@
-"""The MRA model family: transformers' MRA classes, with attention that works on every machine.
-
-Parameter names and shapes are those of transformers' classes of the same names, so checkpoints go
-both ways. `mra_plugin` offers the classes; nothing here is imported until one of them is needed.
-"""
+"""Model families, a folder each, and the table that makes transformers know them."""

@@ -99,14 +99,14 @@ def shard_inputs(
 
 def attends_across(config: Any) -> bool:
     """Whether a model with this config takes shards of sequences, by its attention."""
-    from mra_plugin.adapters.choice import IMPLEMENTATIONS, attention_for
+    from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, attention_for
 
     ours = config._attn_implementation in IMPLEMENTATIONS
     return ours and isinstance(attention_for(config), UlyssesAttention)
 
 
 def _encoder(model: nn.Module) -> Any:
-    from mra_plugin.adapters.encoders import encoders_in
+    from mra_plugin.adapters.transformers.modules import encoders_in
 
     encoder = encoders_in(model)[0]
     config = encoder.config

@@ -104,10 +104,10 @@ class UlyssesAttention:
     ) -> Tensor:
         """Sliding-window attention across the shards' borders.
 
-        Arguments as in `mra_plugin.adapters.local_attention.local_attention`, cut into shards;
+        Arguments as in `mra_plugin.ops.local_attention.local_attention`, cut into shards;
         result and errors as in ``__call__``.
         """
-        from mra_plugin.adapters.local_attention import local_attention
+        from mra_plugin.ops.local_attention import local_attention
 
         def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _: None) -> Tensor:
             return local_attention(q, k, v, mask, reach, scale)

@@ -1,5 +1,5 @@
 """What can be wrong with what a report is asked for."""
 
+from mra_plugin.errors import UserError
 
-class ReportError(ValueError):
-    """A result file, or a file to update, that a report can't be made from."""
+ReportError = UserError

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mra_plugin.measure import cosines
+from mra_plugin.encoders.measure import cosines
 
 from .packing import packed_list
 from .text_data import Documents

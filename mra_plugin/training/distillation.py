@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 from transformers import PreTrainedModel, Trainer
 
-from mra_plugin.convert.errors import ConversionError
-from mra_plugin.convert.exact import make_exact
-from mra_plugin.convert.loading import load_checkpoint
-from mra_plugin.convert.positions import extend_positions
+from mra_plugin.encoders.exact import make_exact
+from mra_plugin.encoders.loading import load_checkpoint
+from mra_plugin.encoders.positions import extend_positions
+from mra_plugin.errors import ConversionError
 
 from .closeness import Closeness
 from .config import TrainingConfig

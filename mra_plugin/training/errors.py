@@ -1,5 +1,5 @@
 """What goes wrong for a reason that the user can mend."""
 
+from mra_plugin.errors import UserError
 
-class TrainingError(ValueError):
-    """Settings, data or a folder that training can't work with; the message is for the user."""
+TrainingError = UserError

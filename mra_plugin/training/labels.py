@@ -18,8 +18,8 @@ from .config import TrainingConfig
 from .errors import TrainingError
 from .losses import IGNORED, labelled_loss
 from .models import example_length, known_labels, load_model
+from .prepared import Work
 from .task_data import check_classify, check_tokens, read_examples
-from .work import Work
 
 # The label of words that are no part of anything, by custom.
 OUTSIDE = "O"

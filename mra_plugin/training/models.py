@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 import mra_plugin
-from mra_plugin.convert.loading import first_line, is_missing_folder, quiet
-from mra_plugin.convert.positions import position_tables
+from mra_plugin.encoders.loading import first_line, is_missing_folder, quiet
+from mra_plugin.encoders.positions import position_tables
 from mra_plugin.parallel.shards import attends_across
 from mra_plugin.parallel.ulysses import NAME
 

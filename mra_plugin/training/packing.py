@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from mra_plugin.framing import Frame, frame_of
+from mra_plugin.encoders.framing import Frame, frame_of
 
 from .errors import TrainingError
 from .text_data import Documents

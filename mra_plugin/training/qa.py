@@ -15,8 +15,8 @@ from .config import TrainingConfig
 from .errors import TrainingError
 from .losses import IGNORED, loss_of_logits
 from .models import example_length, load_model
+from .prepared import Work
 from .task_data import check_qa, read_examples
-from .work import Work
 
 
 def answers(config: TrainingConfig, tokenizer: Any) -> Work:

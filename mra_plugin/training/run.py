@@ -18,13 +18,13 @@ from .callbacks import Lines, NoStepLeftError, StopAtTheEnd
 from .checkpoints import SETTINGS, check_folder, check_optimizer
 from .config import TrainingConfig
 from .distillation import DistillationTrainer
+from .distilled import write_closeness, write_whole
 from .errors import TrainingError
-from .healing import write_closeness, write_whole
 from .labels import classify, tokens
 from .models import encoder_of, load_tokenizer, save_memory
+from .prepared import Work
 from .qa import answers
 from .text_tasks import distillation, masked_lm
-from .work import Work
 
 TASKS = {"mlm": masked_lm, "classify": classify, "tokens": tokens, "qa": answers}
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from mra_plugin.convert.errors import ConversionError
-from mra_plugin.convert.loading import load_checkpoint
-from mra_plugin.framing import frame_of
+from mra_plugin.encoders.framing import frame_of
+from mra_plugin.encoders.loading import load_checkpoint
+from mra_plugin.errors import ConversionError
 
 from .closeness import Closeness
 from .config import TrainingConfig
@@ -18,16 +18,10 @@ from .distillation import Distillation, load_teacher, without_dropout
 from .errors import TrainingError
 from .losses import labelled_loss
 from .masking import NumberedMasking, example_losses, padded, perplexity
-from .models import (
-    encoder_of,
-    example_length,
-    load_model,
-    longest_input,
-    put_attention,
-)
+from .models import encoder_of, example_length, load_model, longest_input, put_attention
 from .packing import PackedStream, packed_list
+from .prepared import Work
 from .text_data import Documents, documents, find_files
-from .work import Work
 
 # Examples that perplexity is measured on, at most.
 EVALUATED = 256

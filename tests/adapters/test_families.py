@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import MAKE, TEXT, hidden, inputs_of, make, padded, token_ids
+from helpers.tiny_models import MAKE, TEXT, hidden, inputs_of, make, padded, token_ids
 
 import mra_plugin
 

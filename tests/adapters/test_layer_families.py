@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import transformers as tf
-from layer_families import (
+from helpers.layer_families import (
     FAMILIES,
     HEADS,
     POSITIONS,
@@ -17,7 +17,7 @@ from layer_families import (
     make,
     padded_inputs,
 )
-from tiny_models import hidden, token_ids
+from helpers.tiny_models import hidden, token_ids
 from torch import Tensor, nn
 
 import mra_plugin

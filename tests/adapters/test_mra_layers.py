@@ -1,10 +1,10 @@
 """transformers' MRA models compute what they were trained to compute."""
 
-import mra_kernels
 import pytest
 import torch
-from layer_families import POSITIONS, attention_layer, in_heads, make
-from tiny_models import hidden, token_ids
+from helpers import mra_kernels
+from helpers.layer_families import POSITIONS, attention_layer, in_heads, make
+from helpers.tiny_models import hidden, token_ids
 from torch import nn
 from transformers.models.mra import modeling_mra
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers as tf
-from tiny_models import MAKE, hidden, inputs_of, make, padded
+from helpers.tiny_models import MAKE, hidden, inputs_of, make, padded
 
 import mra_plugin
 from mra_plugin.ops import nystrom_attention, nystrom_attention_weights

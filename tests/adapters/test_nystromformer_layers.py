@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from layer_families import POSITIONS, attention_layer, in_heads, make, padded_inputs
-from tiny_models import hidden, token_ids
+from helpers.layer_families import POSITIONS, attention_layer, in_heads, make, padded_inputs
+from helpers.tiny_models import hidden, token_ids
 from torch.nn.functional import scaled_dot_product_attention
 
 import mra_plugin

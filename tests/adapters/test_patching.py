@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import transformers as tf
-from tiny_models import hidden, inputs_of, make, padded, token_ids
+from helpers.tiny_models import hidden, inputs_of, make, padded, token_ids
 from torch import nn
 
 import mra_plugin

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 import transformers as tf
-from tiny_models import inputs_of, make, token_ids
+from helpers.tiny_models import inputs_of, make, token_ids
 from torch import nn
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
@@ -158,7 +158,7 @@ def test_a_mask_of_another_length() -> None:
 
 
 def test_dropout_of_attention_is_said_to_be_missing_once() -> None:
-    from mra_plugin.adapters import attention_function
+    from mra_plugin.adapters.transformers import attention_function
 
     model = mra_plugin.patch(make("roberta", attention_probs_dropout_prob=0.1))
     attention_function._said.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from tiny_models import MAKE, hidden, inputs_of, make, padded
+from helpers.tiny_models import MAKE, hidden, inputs_of, make, padded
 
 import mra_plugin
 

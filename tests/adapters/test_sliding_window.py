@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_models import hidden, inputs_of, make, padded
+from helpers.tiny_models import hidden, inputs_of, make, padded
 from transformers.masking_utils import create_bidirectional_sliding_window_mask
 
 import mra_plugin
-from mra_plugin.adapters.local_attention import local_attention, local_attention_weights
-from mra_plugin.adapters.masks import read_mask
+from mra_plugin.adapters.transformers.masks import read_mask
+from mra_plugin.ops.local_attention import local_attention, local_attention_weights
 
 SMALL = {"block_size": 8, "block_per_row": 1}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers as tf
-from tiny_models import hidden, inputs_of, make, padded, token_ids
+from helpers.tiny_models import hidden, inputs_of, make, padded, token_ids
 
 import mra_plugin
 

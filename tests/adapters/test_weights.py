@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.tiny_models import MAKE, inputs_of, make, padded, token_ids
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from tiny_models import MAKE, inputs_of, make, padded, token_ids
 
 import mra_plugin
 

@@ -22,13 +22,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """What the run printed, and the result file."""
     path = tmp_path_factory.mktemp("benchmarks") / "results.json"
     command = [sys.executable, "-m", "pytest", "benchmarks", "--ignore=benchmarks/gpu"]
-    command += ["-k", WANTED, "-p", "registered_attention", "-p", "no:cacheprovider"]
+    command += ["-k", WANTED, "-p", "helpers.registered_attention", "-p", "no:cacheprovider"]
     command += ["--device=cpu", f"--benchmark-json={path}"]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-        ),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

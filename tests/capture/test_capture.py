@@ -4,17 +4,15 @@ import copy
 import threading
 from collections.abc import Callable
 
-import layer_families
 import pytest
-import tiny_models
-import tiny_mra
 import torch
 import transformers as tf
-from tiny_models import inputs_of, padded, token_ids
+from helpers import layer_families, tiny_models, tiny_mra
+from helpers.tiny_models import inputs_of, padded, token_ids
 from torch import Tensor, nn
 
 import mra_plugin
-from mra_plugin.capture import AttentionInputs, attention_inputs
+from mra_plugin.encoders.capture import AttentionInputs, attention_inputs
 from mra_plugin.registry import build_attention
 
 SMALL = {"block_size": 8, "block_per_row": 1}

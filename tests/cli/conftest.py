@@ -3,12 +3,12 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from letter_models import save_model
+from helpers.letter_models import save_model
 from transformers import BertModel
 from typer.testing import CliRunner, Result
 
-from mra_plugin import measure
 from mra_plugin.cli import app
+from mra_plugin.encoders import measure
 
 
 @pytest.fixture(autouse=True)

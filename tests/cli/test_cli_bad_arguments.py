@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from letter_models import save_model, save_tokenizer
+from helpers.letter_models import save_model, save_tokenizer
 from transformers import BertForMaskedLM, BertModel, GPT2Config, GPT2Model, ViTConfig, ViTModel
 from typer.testing import Result
 

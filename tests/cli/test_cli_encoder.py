@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from letter_models import save_model
+from helpers.letter_models import save_model
 from torch import Tensor
 from transformers import BertModel, ModernBertModel, PreTrainedModel, RobertaModel
 
 import mra_plugin
 from mra_plugin.cli import encoder
-from mra_plugin.convert.positions import extend_positions
+from mra_plugin.encoders.positions import extend_positions
 
 CPU = torch.device("cpu")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from letter_models import save_model
+from helpers.letter_models import save_model
 from torch import Tensor
 from typer.testing import Result
 
 import mra_plugin
 from mra_plugin.cli import encoder
-from mra_plugin.convert.positions import extend_positions, fit_budget
+from mra_plugin.encoders.positions import extend_positions, fit_budget
 
 CPU = torch.device("cpu")
 CLASSES = {"mra": tf.MraModel, "nystromformer": tf.NystromformerModel}

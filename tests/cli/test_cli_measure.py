@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mra_plugin import measure
-from mra_plugin.measure import Cost, compare_encoders, cosines, peak_memory
+from mra_plugin.encoders import measure
+from mra_plugin.encoders.measure import Cost, compare_encoders, cosines, peak_memory
 
 CPU = torch.device("cpu")
 

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from letter_models import WORDS
+from helpers.letter_models import WORDS
 from transformers import AutoTokenizer
 
-from mra_plugin.cli.text import Tokens, read_text, tokenize
+from mra_plugin.encoders.text import Tokens, read_text, tokenize
 
 
 def test_tokens_keep_the_frame_of_special_tokens(tiny_bert: Path) -> None:

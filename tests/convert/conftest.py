@@ -1,4 +1,3 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +6,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mra_plugin.cli import app
-
-# Tiny models that other tests have too.
-for area in ("adapters", "cli"):
-    sys.path.append(str(Path(__file__).parents[1] / area))
 
 
 @pytest.fixture(autouse=True)

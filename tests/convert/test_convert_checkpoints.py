@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from convert_models import make, save
+from helpers.convert_models import make, save
 from safetensors.torch import load_file, save_file
 
 from mra_plugin.convert import ConversionError
-from mra_plugin.convert.loading import load_checkpoint
+from mra_plugin.encoders.loading import load_checkpoint
 
 
 def change_config(folder: Path, **fields: object) -> None:

@@ -11,7 +11,7 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 import transformers as tf
-from convert_models import LEARNED_POSITIONS, ROTARY, make, read, save
+from helpers.convert_models import LEARNED_POSITIONS, ROTARY, make, read, save
 from typer.testing import Result
 
 import mra_plugin

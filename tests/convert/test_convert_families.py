@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 import transformers as tf
-from convert_models import LEARNED_POSITIONS, ROTARY, make, read, save
+from helpers import tiny_models
+from helpers.convert_models import LEARNED_POSITIONS, ROTARY, make, read, save
 
 import mra_plugin
 from mra_plugin.convert import ConversionError, stretch
-from mra_plugin.convert.exact import make_exact
-from mra_plugin.convert.positions import position_tables
+from mra_plugin.encoders.exact import make_exact
+from mra_plugin.encoders.positions import position_tables
 
 LONG = 400
 FAMILIES = pytest.mark.parametrize("family", LEARNED_POSITIONS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from convert_models import FAMILY, LEARNED, make, read
+from helpers.convert_models import FAMILY, LEARNED, make, read
 from torch import Tensor
 
 import mra_plugin

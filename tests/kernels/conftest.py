@@ -1,10 +1,4 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-# Inputs and comparisons are those of the operators' tests.
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 
 
 @pytest.fixture
@@ -18,7 +12,7 @@ def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    from mra_plugin.ops.fused.forward_kernel import forward_kernel
+    from mra_plugin.ops.triton.kernels.fine_forward import forward_kernel
 
     assert not isinstance(forward_kernel, triton.runtime.JITFunction), "set TRITON_INTERPRET=1"
     create_dot = InterpreterBuilder.create_dot

@@ -15,19 +15,15 @@ triton = pytest.importorskip("triton", reason="triton has no wheel for this plat
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from mra_plugin.ops.fused import (  # noqa: E402
-    backward_kernels,
-    choice_kernels,
-    choosing,
-    coarse_kernels,
-    forward_kernel,
-    list_kernels,
-    lists,
-    merge_kernels,
-    pool_kernel,
-    sums_kernel,
-    tuning,
-)
+from mra_plugin.ops.triton import choosing, lists, tuning  # noqa: E402
+from mra_plugin.ops.triton.kernels import choosing as choice_kernels  # noqa: E402
+from mra_plugin.ops.triton.kernels import coarse as coarse_kernels  # noqa: E402
+from mra_plugin.ops.triton.kernels import fine_backward as backward_kernels  # noqa: E402
+from mra_plugin.ops.triton.kernels import fine_forward as forward_kernel  # noqa: E402
+from mra_plugin.ops.triton.kernels import lists as list_kernels  # noqa: E402
+from mra_plugin.ops.triton.kernels import merging as merge_kernels  # noqa: E402
+from mra_plugin.ops.triton.kernels import pooling as pool_kernel  # noqa: E402
+from mra_plugin.ops.triton.kernels import sums as sums_kernel  # noqa: E402
 
 FORWARD, SUMS = forward_kernel.forward_kernel, sums_kernel.sums_kernel
 QUERY, KEY_VALUE = backward_kernels.query_kernel, backward_kernels.key_value_kernel

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import padding_mask, random_inputs, relative_error, run
+from helpers.attention_calls import padding_mask, random_inputs, relative_error, run
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention

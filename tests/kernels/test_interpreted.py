@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import assert_close, padding_mask, random_inputs, relative_error, run
+from helpers.attention_calls import assert_close, padding_mask, random_inputs, relative_error, run
 from torch.utils.checkpoint import checkpoint
 
 from mra_plugin.ops import MRAOptions, mra_attention
-from mra_plugin.ops.fused import choosing, lists, operators
 from mra_plugin.ops.operator_pair import arguments
+from mra_plugin.ops.triton import choosing, lists, operators
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
 

@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from support import padding_mask
+from helpers.attention_calls import padding_mask
 from torch import Tensor
 
 from mra_plugin.ops import MRAOptions
 from mra_plugin.ops.blocks import count_tokens, pool
-from mra_plugin.ops.choice import choose_blocks
 from mra_plugin.ops.coarse import coarse_scores
-from mra_plugin.ops.fused import choosing, lists
-from mra_plugin.ops.fused.choosing import choose
-from mra_plugin.ops.fused.lists import list_blocks
-from mra_plugin.ops.fused.pooling import pool_blocks
+from mra_plugin.ops.plan import choose_blocks
 from mra_plugin.ops.problem import Problem
+from mra_plugin.ops.triton import choosing, lists
+from mra_plugin.ops.triton.choosing import choose
+from mra_plugin.ops.triton.lists import list_blocks
+from mra_plugin.ops.triton.pooling import pool_blocks
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
 

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from tiny_mra import HEAD_COUNT, HEADS, LAYERS, SIZES, hidden, inputs_of, make, padded, token_ids
+from helpers.tiny_mra import (
+    HEAD_COUNT,
+    HEADS,
+    LAYERS,
+    SIZES,
+    hidden,
+    inputs_of,
+    make,
+    padded,
+    token_ids,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 

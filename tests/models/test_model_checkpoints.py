@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from tiny_mra import HEADS, config, inputs_of, labels_of, make
+from helpers.tiny_mra import HEADS, config, inputs_of, labels_of, make
 from torch import Tensor, nn
 from transformers.models.mra import modeling_mra as theirs
 

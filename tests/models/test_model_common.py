@@ -5,12 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_mra import HEADS, LAYERS, SIZES, VOCABULARY, hidden, inputs_of, labels_of, make, token_ids
+from helpers.tiny_mra import (
+    HEADS,
+    LAYERS,
+    SIZES,
+    VOCABULARY,
+    hidden,
+    inputs_of,
+    labels_of,
+    make,
+    token_ids,
+)
 from torch import nn
 from transformers.utils import ModelOutput
 
 import mra_plugin
-from mra_plugin.models.embeddings import MraEmbeddings
+from mra_plugin.models.mra.embeddings import MraEmbeddings
 
 pytestmark = pytest.mark.parametrize("head", HEADS)
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.tiny_mra import config, hidden, make, token_ids
 from huggingface_hub.errors import StrictDataclassFieldValidationError
-from tiny_mra import config, hidden, make, token_ids
 from transformers.models.mra import MraConfig as TheirConfig
 
 from mra_plugin import MraConfig

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_mra import inputs_of, labels_of, make, padded, token_ids
+from helpers.tiny_mra import inputs_of, labels_of, make, padded, token_ids
 from torch import Tensor, nn
 from torch.nn import functional
 

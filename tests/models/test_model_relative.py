@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from tiny_mra import SIZES, hidden, make, padded, token_ids
+from helpers.tiny_mra import SIZES, hidden, make, padded, token_ids
 from torch import Tensor
 
-from mra_plugin.models.relative import relative_weights
+from mra_plugin.models.mra.relative import relative_weights
 from mra_plugin.ops import MRAOptions, mra_attention
 
 MAX, LENGTH, SIZE, DIM = 48, 37, 8, 6

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_mra import HEADS, inputs_of, labels_of, make
+from helpers.tiny_mra import HEADS, inputs_of, labels_of, make
 
 
 @pytest.mark.parametrize("head", HEADS[1:])

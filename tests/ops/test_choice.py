@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mra_plugin.ops.blocks import count_tokens
-from mra_plugin.ops.choice import choose_blocks
 from mra_plugin.ops.options import MRAOptions
+from mra_plugin.ops.plan import choose_blocks
 
 
 def counts(real: list[int]) -> torch.Tensor:

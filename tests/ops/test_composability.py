@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from support import padding_mask, random_inputs, relative_error, run
+from helpers.attention_calls import padding_mask, random_inputs, relative_error, run
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from mra_plugin.ops import MRAOptions, eager, mra_attention
+from mra_plugin.ops import MRAOptions, mra_attention
+from mra_plugin.ops.eager import operators as eager
 from mra_plugin.ops.operator_pair import arguments
 
 OPTIONS = {"block_size": 16, "block_per_row": 2, "impl": "eager"}

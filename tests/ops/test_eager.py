@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.attention_calls import assert_close, padding_mask, random_inputs, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_close, padding_mask, random_inputs, run
 
-from mra_plugin.ops import MRAOptions, eager, head_group, mra_attention
+from mra_plugin.ops import MRAOptions, mra_attention
+from mra_plugin.ops.eager import head_group
+from mra_plugin.ops.eager import operators as eager
 from mra_plugin.ops.problem import Problem
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -116,7 +118,7 @@ def test_off_the_cpu_the_same_work_is_done_by_general_products(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Devices without the CPU's fused attention go another way; here it is taken on the CPU."""
-    from mra_plugin.ops import tiles
+    from mra_plugin.ops.eager import tiles
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the CPU's fused attention was called")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import relative_error
+from helpers.attention_calls import relative_error
 
 from mra_plugin.ops import mra_attention
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import padding_mask, random_inputs
+from helpers.attention_calls import padding_mask, random_inputs
 from torch.nn.functional import scaled_dot_product_attention
 
 from mra_plugin.ops import mra_attention

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import padding_mask, random_inputs
+from helpers.attention_calls import padding_mask, random_inputs
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support import padding_mask, random_inputs
+from helpers.attention_calls import padding_mask, random_inputs
 from torch import Tensor
 
 from mra_plugin.ops import mra_attention, mra_attention_weights

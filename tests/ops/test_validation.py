@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mra_plugin.ops import MRAOptions, fused, mra_attention, mra_attention_weights
+from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
+from mra_plugin.ops import triton as fused
 
 
 def x(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

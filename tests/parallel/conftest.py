@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from worlds import World
+from helpers.worlds import World
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sharded_calls import alone, compiled, error_of, in_pairs, together
-from worlds import World
+from helpers.sharded_calls import alone, compiled, error_of, in_pairs, together
+from helpers.worlds import World
 
 from mra_plugin.registry import (
     AttentionParameterError,

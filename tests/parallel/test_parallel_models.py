@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sharded_models import ATTENTION, HOW, MAKE, SIZES, alone, batch, make, together
-from worlds import World
+from helpers.sharded_models import ATTENTION, HOW, MAKE, SIZES, alone, batch, make, together
+from helpers.worlds import World
 
 import mra_plugin
 from mra_plugin.parallel import gather_sequence, shard_inputs, shard_parameters

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers as tf
-from training_runs import CHECKPOINT, STEPS, arguments, losses, make_inputs, train
-from worlds import World
+from helpers.training_runs import CHECKPOINT, STEPS, arguments, losses, make_inputs, train
+from helpers.worlds import World
 
-from mra_plugin.training.healing import FIGURES
+from mra_plugin.training.distilled import FIGURES
 
 Worlds = Callable[[int], World]
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from letter_models import save_model
+from helpers.letter_models import save_model
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 import mra_plugin
 from mra_plugin.cli import app
-from mra_plugin.report import attention_picture
+from mra_plugin.picture import drawing as attention_picture
 
 TEXT = "t h e q u i c k b r o w n f o x j u m p " * 10
 Mra = Callable[..., Result]

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
+from helpers import tiny_models
+from helpers.tiny_models import padded, token_ids
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tiny_models import padded, token_ids
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 

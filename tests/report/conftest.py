@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_results
+from helpers import synthetic_results
 from typer.testing import CliRunner, Result
 
 from mra_plugin.cli import app

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_results import closeness, results, write
+from helpers.synthetic_results import closeness, results, write
 from typer.testing import Result
 
 from mra_plugin.report.sections import NAMES

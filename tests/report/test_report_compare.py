@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_results import closeness, comparison, results, timing, write
+from helpers.synthetic_results import closeness, comparison, results, timing, write
 from typer.testing import Result
 
 from mra_plugin.cli.compare.report import Report
-from mra_plugin.measure import Comparison, Cost
+from mra_plugin.encoders.measure import Comparison, Cost
 from mra_plugin.report.errors import ReportError
 from mra_plugin.report.results import Results
 from mra_plugin.report.sections import NAMES, section

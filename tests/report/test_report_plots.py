@@ -3,9 +3,9 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
-from colour_vision import contrast_to_white, distance
+from helpers.colour_vision import contrast_to_white, distance
+from helpers.synthetic_results import ATTENTION, CLOSENESS, LAYER, closeness, results, timing
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from synthetic_results import ATTENTION, CLOSENESS, LAYER, closeness, results, timing
 
 from mra_plugin.report.charts import Chart, charts
 from mra_plugin.report.drawing import draw, svg

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_results import closeness, gpu_results, results, timing, write
+from helpers.synthetic_results import closeness, gpu_results, results, timing, write
 
 from mra_plugin.report.errors import ReportError
 from mra_plugin.report.reading import read_results

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from synthetic_results import closeness, results, timing
+from helpers.synthetic_results import closeness, results, timing
 
 from mra_plugin.report import numbers
 from mra_plugin.report.growth import fitted_exponent, growth

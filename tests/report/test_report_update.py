@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_results import closeness, gpu_results, results
+from helpers.synthetic_results import closeness, gpu_results, results
 from typer.testing import Result
 
 from mra_plugin.report.errors import ReportError

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from letter_data import save_model, save_texts
+from helpers.letter_data import save_model, save_texts
 from transformers import BertForMaskedLM
 from typer.testing import CliRunner, Result
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from letter_data import save_model
+from helpers.letter_data import save_model
 from transformers import AutoModel, BertForMaskedLM, BertModel
 from typer.testing import Result
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from letter_data import losses, save_model
+from helpers.letter_data import losses, save_model
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM
 from typer.testing import Result
 

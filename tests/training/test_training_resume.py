@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from letter_data import LETTERS, losses, save_lines, save_model
+from helpers.letter_data import LETTERS, losses, save_lines, save_model
 from safetensors.torch import load_file
 from transformers import BertForMaskedLM
 from typer.testing import Result

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from letter_data import save_lines
+from helpers.letter_data import save_lines
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,

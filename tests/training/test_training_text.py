@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from letter_data import letter_tokenizer, save_lines
+from helpers.letter_data import letter_tokenizer, save_lines
 
-from mra_plugin.framing import Frame, frame_of
+from mra_plugin.encoders.framing import Frame, frame_of
 from mra_plugin.training.errors import TrainingError
 from mra_plugin.training.masking import NumberedMasking
 from mra_plugin.training.packing import PackedStream, windows

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from mra_plugin.convert.loading import first_line
-from mra_plugin.convert.positions import extend_positions, fit_budget
-from mra_plugin.measure import Comparison, compare_encoders
+from mra_plugin.encoders.loading import first_line
+from mra_plugin.encoders.measure import Comparison, compare_encoders
+from mra_plugin.encoders.positions import extend_positions, fit_budget
+from mra_plugin.encoders.text import Tokens, read_text, tokenize
 
 from .. import encoder
 from ..devices import describe
 from ..errors import BadArgumentError
-from ..text import Tokens, read_text, tokenize
 from ..versions import installed_versions
 from .arguments import Job
 from .report import Report

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from mra_plugin.measure import Comparison, Cost
+from mra_plugin.encoders.measure import Comparison, Cost
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Any registered attention in transformers' encoders, by one flag or on a live model."""

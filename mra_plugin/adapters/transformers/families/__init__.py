@@ -1,0 +1,1 @@
+"""Families of transformers whose layers compute attention themselves, a file each."""

@@ -1,0 +1,117 @@
+"""For families whose layers compute attention themselves, not through transformers' interface.
+
+What changes is their classes, once, when transformers imports them: a layer whose config asks for
+one of our implementations runs our forward, any other runs its own. The choice lives in the config
+alone, as in every other family, so copies, pickles, checkpoints and compiled models carry nothing
+new.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..config_attention import IMPLEMENTATIONS
+
+_FAMILIES: list[type] = []
+_LAYERS: list[type] = []
+
+
+def serve_family(
+    base_class: Any, model_class: Any, layer_class: Any, forward: Callable[..., Any]
+) -> None:
+    """Lets a family's models take our implementations.
+
+    Args:
+        base_class: what all models of the family derive from.
+        model_class: the model without a head.
+        layer_class: the layer that attends; built from the model's config alone.
+        forward: what a layer runs where its config asks for ours.
+    """
+    _FAMILIES.append(base_class)
+    # transformers lets models change their attention if their source calls its interface.
+    base_class._can_set_attn_implementation = classmethod(lambda cls: True)
+    _LAYERS.append(layer_class)
+    build = layer_class.__init__
+
+    @functools.wraps(build)
+    def build_and_keep_config(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, config, *args, **kwargs)
+        self.config = config
+
+    layer_class.__init__ = build_and_keep_config
+    replace_forward(layer_class, forward, asks_for_ours)
+    _refuse_excess_length(model_class)
+
+
+def _refuse_excess_length(model_class: Any) -> None:
+    """Says what is wrong with an input beyond the table of positions, where ours is asked for."""
+    own = model_class.forward
+
+    @functools.wraps(own)
+    def encode(self: Any, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        tokens = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
+        # The third of the others is position_ids.
+        counted = len(args) < 3 and kwargs.get("position_ids") is None
+        if counted and tokens is not None and asks_for_ours(self):
+            length, most = tokens.shape[1], self.embeddings.position_ids.shape[1]
+            if length > most:
+                raise ValueError(
+                    f"the input has {length} tokens, and the model positions for {most} "
+                    "(max_position_embeddings); cut the input, with a tokenizer by "
+                    "truncation=True and max_length"
+                )
+        return own(self, input_ids, *args, **kwargs)
+
+    model_class.forward = encode
+
+
+def replace_forward(
+    module_class: Any, forward: Callable[..., Any], when: Callable[[Any], bool]
+) -> None:
+    """Has modules of a class run ``forward`` when ``when(module)``, and otherwise their own."""
+    own = module_class.forward
+
+    @functools.wraps(own)
+    def choose(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (forward if when(self) else own)(self, *args, **kwargs)
+
+    module_class.forward = choose
+
+
+def asks_for_ours(module: Any) -> bool:
+    """Whether the config of a model or layer asks for one of our implementations."""
+    config = getattr(module, "config", None)
+    return config is not None and config._attn_implementation in IMPLEMENTATIONS
+
+
+def serves(model_class: type) -> bool:
+    """Whether a model class belongs to one of these families."""
+    return issubclass(model_class, tuple(_FAMILIES))
+
+
+def hand_out_config(model: Any) -> None:
+    """Gives its config to the layers of a model that was built before they kept it."""
+    layers: tuple[Any, ...] = tuple(_LAYERS)
+    for module in model.modules():
+        if isinstance(module, layers) and not hasattr(module, "config"):
+            module.config = model.config
+
+
+def project(layer: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value of a layer, [B, H, N, D] each."""
+
+    def in_heads(projection: nn.Module) -> Tensor:
+        heads: Tensor = projection(hidden_states).unflatten(-1, (-1, layer.attention_head_size))
+        return heads.transpose(1, 2)
+
+    return in_heads(layer.query), in_heads(layer.key), in_heads(layer.value)
+
+
+def mra_scale(head_size: int) -> float:
+    """Factor on MRA's scores: the original fills heads up to 32 channels, and scales for those."""
+    scale: float = max(head_size, 32) ** -0.5
+    return scale

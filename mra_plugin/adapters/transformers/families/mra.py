@@ -1,0 +1,136 @@
+"""transformers' own MRA models: their layers, and the attention matrices that they never gave.
+
+Without its CUDA kernel a layer of theirs returns zeros. With one of our implementations it
+computes attention, by default with the parameters that the model was trained with.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ..config_attention import MRA, attention_for, attention_with, dense_weights
+from ..masks import read_model_mask
+from .class_patches import asks_for_ours, mra_scale, project, replace_forward, serve_family
+
+
+class _Call(threading.local):
+    """What a call was told, which does not leave its thread.
+
+    Heads don't tell their base model that attention matrices are wanted, and it does not tell its
+    encoder.
+    """
+
+    def __init__(self) -> None:
+        # Set for each thread, as torch.compile would compile again once it is there.
+        self.output_attentions: bool | None = None
+
+
+_call = _Call()
+
+
+class _MaskAndWish(NamedTuple):
+    """Stands in the mask's place between encoder and layers, to ask for the matrices as well."""
+
+    mask: Tensor | None
+
+
+def install() -> None:
+    """Changes the classes of transformers' MRA; called right after they are imported."""
+    from transformers.models.mra import modeling_mra
+
+    base_class: Any = modeling_mra.MraPreTrainedModel
+    serve_family(base_class, modeling_mra.MraModel, modeling_mra.MraSelfAttention, _attend)
+    replace_forward(modeling_mra.MraEncoder, _encode_with_weights, _wants_weights)
+    for model_class in base_class.__subclasses__():
+        _heed_output_attentions(model_class)
+
+
+def _attend(
+    self: Any, hidden_states: Tensor, attention_mask: Tensor | _MaskAndWish | None = None
+) -> tuple[Tensor, ...]:
+    """The forward of a layer: output [B, N, hidden], and the matrices if they are asked for."""
+    wish = isinstance(attention_mask, _MaskAndWish)
+    mask = attention_mask.mask if isinstance(attention_mask, _MaskAndWish) else attention_mask
+    query, key, value = project(self, hidden_states)
+    padding = read_model_mask(mask, hidden_states)
+    attention = _attention(self.config)
+    scale = mra_scale(self.attention_head_size)
+    context = attention(query, key, value, padding, padding, scale=scale)
+    out = context.transpose(1, 2).flatten(2)
+    if not wish:
+        return (out,)
+    return out, dense_weights(attention, query, key, padding, padding, scale)
+
+
+def _attention(config: Any) -> Any:
+    attention = attention_for(config)  # refuses wrong parameters
+    if config._attn_implementation != MRA:
+        return attention
+    params = {
+        # Fields that the models of this package have in addition.
+        "block_size": getattr(config, "block_size", 32),
+        "selection": getattr(config, "selection", "global"),
+        "block_per_row": config.block_per_row,
+        "approx_mode": config.approx_mode,
+        "initial_prior_first_n_blocks": config.initial_prior_first_n_blocks,
+        "initial_prior_diagonal_n_blocks": config.initial_prior_diagonal_n_blocks,
+        **(config.mra or {}),
+    }
+    if params["selection"] == "global" and params.get("num_blocks") is None:
+        # The original's budget is that of the longest sequence, whatever the length.
+        rows = config.max_position_embeddings // params["block_size"]
+        params["num_blocks"] = max(rows, 1) * params["block_per_row"]
+    return attention_with(MRA, params)
+
+
+def _wants_weights(encoder: Any) -> bool:
+    return asks_for_ours(encoder) and bool(_call.output_attentions)
+
+
+def _encode_with_weights(
+    self: Any,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    output_hidden_states: bool = False,
+    return_dict: bool = True,
+) -> Any:
+    """The forward of an encoder that keeps each layer's matrices."""
+    from transformers.modeling_outputs import BaseModelOutputWithCrossAttentions
+
+    states, attentions = [hidden_states], []
+    for layer in self.layer:
+        # By way of the arguments, so that gradient checkpointing asks again.
+        hidden_states, weights = layer(hidden_states, _MaskAndWish(attention_mask))
+        states.append(hidden_states)
+        attentions.append(weights)
+    output = BaseModelOutputWithCrossAttentions(
+        last_hidden_state=hidden_states,
+        hidden_states=tuple(states) if output_hidden_states else None,
+        attentions=tuple(attentions),
+    )
+    return output if return_dict else output.to_tuple()
+
+
+def _heed_output_attentions(model_class: Any) -> None:
+    """Has a model or head take ``output_attentions`` for what it says."""
+    forward = model_class.forward
+
+    @functools.wraps(forward)
+    def forward_and_tell(
+        self: Any, *args: Any, output_attentions: bool | None = None, **kwargs: Any
+    ) -> Any:
+        before = _call.output_attentions
+        if output_attentions is None:
+            # Inside of a head, what the head was told; else the config.
+            output_attentions = self.config.output_attentions if before is None else before
+        _call.output_attentions = output_attentions
+        try:
+            return forward(self, *args, **kwargs)
+        finally:
+            _call.output_attentions = before
+
+    model_class.forward = forward_and_tell

@@ -1,0 +1,130 @@
+"""Everything that this package changes in transformers, all of it on import.
+
+- Two attention implementations and their mask function are registered, the official way.
+- A config names its implementation when it is written out, if it is one of the two. transformers
+  reads ``attn_implementation`` from config.json but never writes it, and a model tuned for MRA
+  would come back with exact attention without a word.
+- ``config.output_attentions`` is allowed with the two, as they give the matrices.
+- A model class that would not heed the two refuses them, where transformers would accept any
+  registered name and go on with its own attention.
+- The layers of MRA and Nyströmformer, which compute attention themselves, heed them as well
+  (`module_patches`).
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+from .config_attention import IMPLEMENTATIONS, attention_for
+
+# Config attribute that remembers what `patch` replaced; never written to a file.
+BEFORE_PATCH = "_attention_before_patch"
+
+
+def extend_configs() -> None:
+    """Lets configs write our implementations, and ask them for attention matrices."""
+    from transformers.configuration_utils import PreTrainedConfig
+
+    config_class: Any = PreTrainedConfig
+    to_dict = config_class.to_dict
+    validate = config_class.validate_output_attentions
+    output_attentions = config_class.output_attentions
+
+    @functools.wraps(to_dict)
+    def to_dict_with_implementation(self: Any) -> dict[str, Any]:
+        output: dict[str, Any] = to_dict(self)
+        output.pop(BEFORE_PATCH, None)
+        implementation = _to_write(self)
+        if implementation is not None:
+            output["attn_implementation"] = implementation
+        return output
+
+    @functools.wraps(validate)
+    def validate_output_attentions(self: Any) -> None:
+        if self._attn_implementation not in IMPLEMENTATIONS:
+            validate(self)
+
+    def set_output_attentions(self: Any, value: bool) -> None:
+        if self._attn_implementation in IMPLEMENTATIONS:
+            self._output_attentions = value
+        else:
+            output_attentions.fset(self, value)
+
+    # Known to every config, so that from_pretrained(..., mra={...}) takes it for the config's.
+    for implementation in IMPLEMENTATIONS:
+        setattr(config_class, implementation, None)
+    config_class.to_dict = to_dict_with_implementation
+    config_class.validate_output_attentions = validate_output_attentions
+    config_class.output_attentions = output_attentions.setter(set_output_attentions)
+    # Classes that exist already have listed their validators.
+    for known in _with_subclasses(config_class):
+        validators = known.__dict__.get("__class_validators__", [])
+        validators[:] = [
+            validate_output_attentions if one is validate else one for one in validators
+        ]
+
+
+def register_implementations() -> None:
+    """Registers our implementations, and has models check that they can serve them."""
+    from transformers.masking_utils import AttentionMaskInterface
+    from transformers.modeling_utils import AttentionInterface, PreTrainedModel
+
+    from .attention_function import attention_forward
+    from .families.class_patches import hand_out_config
+    from .masks import make_mask
+    from .support import check_class
+
+    for implementation in IMPLEMENTATIONS:
+        AttentionInterface.register(implementation, attention_forward)
+        AttentionMaskInterface.register(implementation, make_mask)
+
+    model_class: Any = PreTrainedModel
+    get_correct = model_class.get_correct_attn_implementation
+
+    @functools.wraps(get_correct)
+    def get_correct_attn_implementation(self: Any, *args: Any, **kwargs: Any) -> str:
+        implementation: str = get_correct(self, *args, **kwargs)
+        if implementation in IMPLEMENTATIONS:
+            check_class(type(self), self.config)
+            hand_out_config(self)
+            attention_for(self.config, implementation)  # refuses wrong parameters
+            _hand_down_params(self.config, implementation)
+        return implementation
+
+    model_class.get_correct_attn_implementation = get_correct_attn_implementation
+
+
+def _to_write(config: Any) -> str | dict[str, Any] | None:
+    """What a config has to be given as ``attn_implementation`` to get ours back.
+
+    A name goes for the configs inside as well; where they differ, a dict tells them apart.
+    """
+    own: str | None = config._attn_implementation
+    if own not in IMPLEMENTATIONS:
+        own = None
+    inner = {
+        key: _to_write(getattr(config, key))
+        for key in config.sub_configs
+        if getattr(config, key, None) is not None
+    }
+    if all(one == own for one in inner.values()):
+        return own
+    return {key: one for key, one in {"": own, **inner}.items() if one is not None}
+
+
+def _hand_down_params(config: Any, implementation: str) -> None:
+    """Gives the parameters to the configs inside, whose layers read their own config."""
+    params = getattr(config, implementation, None)
+    if params is None:
+        return
+    for key in config.sub_configs:
+        inner = getattr(config, key, None)
+        if inner is not None and getattr(inner, implementation, None) is None:
+            setattr(inner, implementation, copy.deepcopy(params))
+
+
+def _with_subclasses(parent: type) -> list[type]:
+    children: list[type] = parent.__subclasses__()
+    return [parent, *(one for child in children for one in _with_subclasses(child))]

@@ -1,0 +1,1 @@
+"""The attentions that this package offers to the registry, a file each."""

@@ -1,0 +1,69 @@
+"""What a checkpoint is to become, and what became of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mra_plugin.encoders.positions import Method
+
+from .checks import Closeness
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a checkpoint is to become.
+
+    Attributes:
+        max_length: tokens; None means as many as it reads already.
+        positions: how a learned position table is extended.
+        attention: name of a registered backend.
+        params: its parameters, as far as they are given.
+        mra_family: whether to make an MRA-family model of it.
+        drop: parts to leave out.
+        lengths: where to measure closeness; None means `SHORTEST_SUMMARY`, twice that, and so on.
+        device: where to run the checks.
+    """
+
+    max_length: int | None = None
+    positions: Method = "tile"
+    attention: str = "mra"
+    params: dict[str, Any] = field(default_factory=dict)
+    mra_family: bool = False
+    drop: tuple[str, ...] = ()
+    lengths: list[int] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and what the checks found.
+
+    Attributes:
+        architecture: class of the model.
+        before: tokens that it read.
+        after: tokens that it reads.
+        rotary: whether its positions are rotary.
+        params: parameters of its attention.
+        dtype: of its weights.
+        weight_bytes: their size.
+        left_out: tensors of the checkpoint that are not in it.
+        sentence_transformer: whether files of sentence-transformers lie beside the checkpoint,
+            which are not in it either.
+        checked: tokens of the comparison with the old model.
+        difference: the greatest relative one to the old model, with a full budget.
+        closeness: to exact attention, by length.
+    """
+
+    architecture: str
+    before: int
+    after: int
+    rotary: bool
+    params: dict[str, Any]
+    dtype: torch.dtype
+    weight_bytes: int
+    left_out: list[str]
+    sentence_transformer: bool
+    checked: int
+    difference: float
+    closeness: list[Closeness]

@@ -1,0 +1,106 @@
+"""A model and its tokenizer, made for longer documents."""
+
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from mra_plugin.errors import ConversionError
+
+from .positions import METHODS, Method, extend_positions, position_tables
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+# Rotary embeddings whose angles do not depend on config.max_position_embeddings.
+_ROTARY_TYPES = ("default", "linear")
+
+
+def stretch(model: Model, tokenizer: Any, max_length: int, positions: Method = "tile") -> Model:
+    """Has an encoder and its tokenizer take documents of up to ``max_length`` tokens.
+
+    A learned position table is extended; its rows that stand for no position (RoBERTa's up to the
+    padding's, the first two of MRA and Nyströmformer) stay as they are. Of a model with rotary
+    positions only the limits change. Attention stays as it is; `mra_plugin.patch` changes it.
+    ``save_pretrained`` of both then writes a checkpoint that a plain ``from_pretrained`` loads.
+
+    Example:
+        >>> model = stretch(AutoModel.from_pretrained(path), tokenizer, 4096)
+        >>> mra_plugin.patch(model, block_per_row=8)
+
+    Args:
+        model: an encoder of transformers or of this package, with or without a head. It is
+            changed in place.
+        tokenizer: its tokenizer, changed in place; None if there is none to change.
+        max_length: tokens, special tokens included.
+        positions: ``"tile"`` repeats the learned positions: short inputs give what they gave
+            before. ``"interpolate"`` spreads them evenly over the new length, which moves all but
+            the first, so that the model has to be trained further.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ConversionError: the model's positions are neither learned nor rotary, it reads more than
+            ``max_length`` tokens already, or ``positions`` is unknown.
+    """
+    if positions not in METHODS:
+        raise ConversionError(f"positions must be one of {', '.join(METHODS)}, got {positions!r}")
+    limit = position_limit(model)
+    if max_length < limit:
+        raise ConversionError(
+            f"max_length must be at least the {limit} tokens that the model reads already, "
+            f"got {max_length}"
+        )
+    if position_tables(model):
+        extend_positions(model, max_length, positions)
+    else:
+        model.config.max_position_embeddings = max_length
+    if tokenizer is not None:
+        _set_limit(tokenizer, max_length)
+    return model
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """Tokens that a model has positions for, by its learned table or its config.
+
+    Raises:
+        ConversionError: its positions are neither learned nor rotary.
+    """
+    kind = getattr(model.config, "position_embedding_type", None) or "absolute"
+    if kind not in ("absolute", "rotary"):
+        raise ConversionError(
+            f"{type(model).__name__} has relative positions (position_embedding_type={kind!r}); "
+            "only learned absolute and rotary positions can be made longer"
+        )
+    tables = position_tables(model)
+    if tables:
+        return min(one.positions for one in tables)
+    if not any(name.endswith("inv_freq") for name, _ in model.named_buffers()):
+        raise ConversionError(
+            f"{type(model).__name__} has neither a learned position table (position_embeddings) "
+            "nor rotary positions; no other positions can be made longer"
+        )
+    for one in _rotary_types(getattr(model.config, "rope_parameters", None)):
+        if one not in _ROTARY_TYPES:
+            raise ConversionError(
+                f"{type(model).__name__} has rotary positions of type {one!r}, which depend on its "
+                f"limit; only {' and '.join(_ROTARY_TYPES)} can have another one"
+            )
+    return int(model.config.max_position_embeddings)
+
+
+def _rotary_types(parameters: Any) -> set[str]:
+    """Types of rotary positions in a config, where each kind of layer may have its own."""
+    if not isinstance(parameters, dict):
+        return set()
+    own = {parameters["rope_type"]} if "rope_type" in parameters else set()
+    return own.union(*(_rotary_types(one) for one in parameters.values()))
+
+
+def _set_limit(tokenizer: Any, max_length: int) -> None:
+    tokenizer.model_max_length = max_length
+    # tokenizer.json may cut and fill up by itself, which programs other than transformers heed.
+    tokenizer.init_kwargs.pop("max_length", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()

@@ -1,0 +1,108 @@
+"""One head's attention matrix, exact and as MRA has it, and how far they are apart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from mra_plugin.encoders.capture import AttentionInputs
+from mra_plugin.ops import MRAOptions, mra_attention_weights
+from mra_plugin.ops.blocks import count_tokens, pool
+from mra_plugin.ops.coarse import coarse_scores
+from mra_plugin.ops.plan import choose_blocks
+from mra_plugin.registry.exact import exact_weights
+
+# Some dense matrices of so many tokens squared fit into half a gigabyte.
+MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class HeadComparison:
+    """What MRA makes of one head.
+
+    Attributes:
+        exact: the exact attention matrix, [N, N] float32 (float64 for float64), on the CPU.
+        mra: the matrix that MRA stands for, likewise.
+        chosen: the block pairs that are exact, bool [X, Y].
+        block_size: tokens per block.
+        relative_error: distance of the head's output from the exact one, relative to the latter
+            (Frobenius norms).
+        cosine: cosine between a token's output and its exact one, mean over tokens.
+        density: share of the pairs of real tokens that are computed exactly.
+        kept: share of the exact matrix's weight that lies in these pairs.
+    """
+
+    exact: Tensor
+    mra: Tensor
+    chosen: Tensor
+    block_size: int
+    relative_error: float
+    cosine: float
+    density: float
+    kept: float
+
+
+def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> HeadComparison:
+    """Compares MRA with exact attention in one head of one layer.
+
+    Args:
+        inputs: what the layer was handed, of one sequence.
+        head: number of the head, from 0.
+        options: of MRA.
+
+    Raises:
+        ValueError: there is no such head; the layer is local by design, which MRA leaves as it
+            is; there is more than one sequence; or it has more than `MAX_TOKENS` tokens.
+    """
+    batch, heads, tokens, _ = inputs.query.shape
+    if not 0 <= head < heads:
+        raise ValueError(f"head must be from 0 to {heads - 1}, got {head}")
+    if batch != 1:
+        raise ValueError(f"inputs must hold one sequence, got {batch}")
+    if tokens > MAX_TOKENS:
+        raise ValueError(
+            f"inputs must have at most {MAX_TOKENS} tokens, as whole matrices are compared, "
+            f"got {tokens}"
+        )
+    if inputs.reach is not None:
+        raise ValueError(
+            f"layer {inputs.layer} sees {inputs.reach} tokens to each side by design, and MRA "
+            "leaves it so; choose a layer that sees everything"
+        )
+    query, key, value = (
+        x[:, head : head + 1].cpu().to(torch.promote_types(x.dtype, torch.float32))
+        for x in (inputs.query, inputs.key, inputs.value)
+    )
+    mask = None if inputs.key_padding_mask is None else inputs.key_padding_mask.cpu()
+    scale = query.shape[-1] ** -0.5 if inputs.scale is None else inputs.scale
+    exact = exact_weights(query, key, mask, scale=scale)[0, 0]
+    mra = mra_attention_weights(query, key, mask, scale=scale, **asdict(options))[0, 0]
+    chosen = _chosen(query, key, mask, scale, options)
+    block = torch.arange(tokens) // options.block_size
+    computed = chosen[block[:, None], block]
+    real = torch.ones(tokens, dtype=torch.bool) if mask is None else mask[0]
+    out, target = (weights[real] @ value[0, 0] for weights in (mra, exact))
+    return HeadComparison(
+        exact=exact,
+        mra=mra,
+        chosen=chosen,
+        block_size=options.block_size,
+        relative_error=((out - target).norm() / target.norm()).item(),
+        cosine=cosine_similarity(out, target, dim=-1).mean().item(),
+        density=computed[real][:, real].float().mean().item(),
+        kept=(exact[computed].sum() / exact.sum()).item(),
+    )
+
+
+def _chosen(
+    query: Tensor, key: Tensor, mask: Tensor | None, scale: float, options: MRAOptions
+) -> Tensor:
+    """The block pairs [X, Y] that MRA computes exactly for query and key [1, 1, N, D]."""
+    size = options.block_size
+    counts = count_tokens(mask, 1, query.shape[2], size, query.device)
+    query_means, key_means = (pool(x, mask, counts, size) for x in (query, key))
+    coarse = coarse_scores(query_means, key_means, scale)
+    return choose_blocks(coarse, counts, counts, options)[0, 0]

@@ -1,0 +1,1 @@
+"""MRA attention in plain PyTorch: fast on a CPU, right on any device."""

@@ -1,0 +1,1 @@
+"""The Triton kernels, in files named like the stages that launch them."""
