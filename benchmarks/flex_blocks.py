@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from mra_plugin.ops import MRAOptions
-from mra_plugin.ops.plan import choose_blocks
-from mra_plugin.ops.pooled import pool_all
+from mra_plugin.ops.plan import plan_blocks
 
 
 def flex_attention_on_mra_blocks(
@@ -33,7 +32,9 @@ def flex_attention_on_mra_blocks(
         block_size: tokens per block.
         block_per_row: exact blocks per block of queries, on average.
     """
-    chosen = _mra_blocks(query, key, value, block_size, block_per_row)
+    options = MRAOptions(block_size=block_size, block_per_row=block_per_row)
+    with torch.no_grad():
+        chosen = plan_blocks(query, key, None, None, options, query.shape[-1] ** -0.5).chosen
     lengths = query.shape[2], key.shape[2]
     mask = BlockMask.from_kv_blocks(
         chosen.sum(-1, dtype=torch.int32),
@@ -52,14 +53,3 @@ def flex_attention_on_mra_blocks(
         return out
 
     return attend
-
-
-def _mra_blocks(
-    query: Tensor, key: Tensor, value: Tensor, block_size: int, block_per_row: int
-) -> Tensor:
-    """The block pairs that MRA attention computes exactly, bool [B, H, X, Y]."""
-    with torch.no_grad():
-        scale = query.shape[-1] ** -0.5
-        pooled = pool_all(query, key, value, None, None, block_size, scale)
-        options = MRAOptions(block_size=block_size, block_per_row=block_per_row)
-        return choose_blocks(pooled.scores, pooled.query_counts, pooled.key_counts, options)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from . import exact, reference
-from . import triton as fused
 from .checks import check_masks, check_scale, check_tensors, follow_autocast, refuse_forward_mode
-from .eager import operators as eager
-from .options import ApproxMode, MRAOptions, Selection
-
-Implementation = Literal["auto", "reference", "eager", "triton"]
+from .implementations import ImplementationName, check_name, select
+from .options import ApproxMode, MRAOptions, MRAOptionValues, Selection
 
 
 @overload
@@ -25,16 +21,10 @@ def mra_attention(
     key_padding_mask: Tensor | None = ...,
     query_padding_mask: Tensor | None = ...,
     *,
-    block_size: int = ...,
-    block_per_row: int = ...,
-    num_blocks: int | None = ...,
-    approx_mode: ApproxMode = ...,
-    initial_prior_first_n_blocks: int = ...,
-    initial_prior_diagonal_n_blocks: int = ...,
-    selection: Selection = ...,
     scale: float | None = ...,
     return_lse: Literal[False] = ...,
-    impl: Implementation = ...,
+    impl: ImplementationName = ...,
+    **options: Unpack[MRAOptionValues],
 ) -> Tensor: ...
 
 
@@ -46,16 +36,10 @@ def mra_attention(
     key_padding_mask: Tensor | None = ...,
     query_padding_mask: Tensor | None = ...,
     *,
-    block_size: int = ...,
-    block_per_row: int = ...,
-    num_blocks: int | None = ...,
-    approx_mode: ApproxMode = ...,
-    initial_prior_first_n_blocks: int = ...,
-    initial_prior_diagonal_n_blocks: int = ...,
-    selection: Selection = ...,
     scale: float | None = ...,
     return_lse: Literal[True],
-    impl: Implementation = ...,
+    impl: ImplementationName = ...,
+    **options: Unpack[MRAOptionValues],
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -75,7 +59,7 @@ def mra_attention(
     selection: Selection = "global",
     scale: float | None = None,
     return_lse: bool = False,
-    impl: Implementation = "auto",
+    impl: ImplementationName = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Bidirectional attention, exact in the blocks that matter and averaged everywhere else.
 
@@ -126,39 +110,22 @@ def mra_attention(
         initial_prior_diagonal_n_blocks=initial_prior_diagonal_n_blocks,
         selection=selection,
     )
-    if impl not in get_args(Implementation):
-        raise ValueError(f"impl must be one of {get_args(Implementation)}, got {impl!r}")
+    check_name(impl)
     check_tensors(query=query, key=key, value=value)
     query, key, value = follow_autocast(query, key, value)
     query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
-
-    if impl == "triton" and (reason := fused.why_unsupported(query, value, options)):
-        raise ValueError(f'impl="triton" can\'t serve this call: {reason}')
+    implementation = select(impl, query, value, options)
 
     arguments = (query, key, value, key_padding_mask, query_padding_mask)
     with torch.autocast(query.device.type, enabled=False):
-        exactly = impl in ("auto", "eager") and not return_lse
+        exactly = (impl == "auto" or implementation.exact_by_pytorch) and not return_lse
         if exactly and exact.covers_everything(query, key, options):
             return exact.attend(*arguments, scale)
-        if impl == "auto":
-            on_gpu = query.is_cuda and not fused.why_unsupported(query, value, options)
-            impl = "triton" if on_gpu else "eager"
-        if impl != "reference":
-            refuse_forward_mode(impl, query=query, key=key, value=value)
-        out, lse = _implementation(impl)(*arguments, options, scale)
+        if not implementation.differentiable_by_parts:
+            refuse_forward_mode(implementation.name, query=query, key=key, value=value)
+        out, lse = implementation.attend(*arguments, options, scale)
     return (out, lse) if return_lse else out
-
-
-def _implementation(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    if name == "reference":
-        return reference.attend
-    if name == "eager":
-        return eager.attend
-    # Needs triton, which not every machine has.
-    from .triton.operators import attend
-
-    return attend
 
 
 def mra_attention_weights(
@@ -167,39 +134,26 @@ def mra_attention_weights(
     key_padding_mask: Tensor | None = None,
     query_padding_mask: Tensor | None = None,
     *,
-    block_size: int = 32,
-    block_per_row: int = 4,
-    num_blocks: int | None = None,
-    approx_mode: ApproxMode = "full",
-    initial_prior_first_n_blocks: int = 0,
-    initial_prior_diagonal_n_blocks: int = 0,
-    selection: Selection = "global",
     scale: float | None = None,
+    **options: Unpack[MRAOptionValues],
 ) -> Tensor:
     """The dense attention matrix that ``mra_attention`` stands for, to look at.
 
     ``mra_attention(query, key, value, ...)`` equals this matrix times ``value``. Its memory is
-    quadratic in length. Arguments and errors are those of ``mra_attention``.
+    quadratic in length. Arguments, options and errors are those of ``mra_attention``.
 
     Returns:
         [B, H, Nq, Nk] in the query's type; rows of real queries sum to 1 (or are 0 where a query
         attends to nothing), rows of padded ones are 0.
     """
-    options = MRAOptions(
-        block_size=block_size,
-        block_per_row=block_per_row,
-        num_blocks=num_blocks,
-        approx_mode=approx_mode,
-        initial_prior_first_n_blocks=initial_prior_first_n_blocks,
-        initial_prior_diagonal_n_blocks=initial_prior_diagonal_n_blocks,
-        selection=selection,
-    )
+    chosen = MRAOptions(**options)
     check_tensors(query=query, key=key)
     query, key = follow_autocast(query, key)
     query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
+    select("reference", query, key, chosen)
     with torch.autocast(query.device.type, enabled=False):
         weights, _ = reference.dense_weights(
-            query, key, key_padding_mask, query_padding_mask, options, scale
+            query, key, key_padding_mask, query_padding_mask, chosen, scale
         )
     return weights.to(query.dtype)

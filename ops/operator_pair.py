@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from types import NoneType
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -11,30 +13,38 @@ from torch import Tensor
 from .options import MRAOptions
 from .problem import Problem, empty_gradients, empty_output
 
+Kept = TypeVar("Kept", bound=tuple[Tensor, ...])
+Gradients = tuple[Tensor, Tensor, Tensor]
+
 # Operators take numbers and strings only, so options are spelled out.
-_OPTIONS = (
-    "block_size",
-    "block_per_row",
-    "num_blocks",
-    "approx_mode",
-    "initial_prior_first_n_blocks",
-    "initial_prior_diagonal_n_blocks",
-    "selection",
+_OPTIONS = tuple(field.name for field in fields(MRAOptions))
+_KINDS = get_type_hints(MRAOptions)
+_TYPES = {int: "SymInt", float: "float", bool: "bool", str: "str"}
+
+
+def _schema_type(kind: Any) -> str:
+    """How an operator's schema calls the type of an option."""
+    if get_origin(kind) is Literal:
+        return "str"
+    if NoneType in get_args(kind):
+        (inner,) = (one for one in get_args(kind) if one is not NoneType)
+        return f"{_schema_type(inner)}?"
+    return _TYPES[kind]
+
+
+_PROBLEM = ", ".join(
+    (
+        "Tensor query, Tensor key, Tensor value, "
+        "Tensor? key_padding_mask, Tensor? query_padding_mask",
+        *(f"{_schema_type(_KINDS[name])} {name}" for name in _OPTIONS),
+        "float scale",
+    )
 )
-_PROBLEM = (
-    "Tensor query, Tensor key, Tensor value, "
-    "Tensor? key_padding_mask, Tensor? query_padding_mask, "
-    "SymInt block_size, SymInt block_per_row, SymInt? num_blocks, str approx_mode, "
-    "SymInt initial_prior_first_n_blocks, SymInt initial_prior_diagonal_n_blocks, str selection, "
-    "float scale"
-)
-_INPUTS = _PROBLEM.count(",") + 1
+# Three tensors, two masks, and the scale beside the options.
+_INPUTS = 5 + len(_OPTIONS) + 1
 
 
-Tensors = tuple[Tensor, ...]
-
-
-class OperatorPair:
+class OperatorPair(Generic[Kept]):
     """The operators ``mra_plugin::{name}_forward`` and ``mra_plugin::{name}_backward``.
 
     Attributes:
@@ -46,39 +56,39 @@ class OperatorPair:
     def __init__(
         self,
         name: str,
-        forward: Callable[[Problem], Tensors],
-        backward: Callable[[Problem, Tensors, Tensor, Tensor | None], Tensors],
-        empty_kept: Callable[[Tensor, Tensor, Tensor, int], Tensors],
-        kept: int,
+        forward: Callable[[Problem], tuple[Tensor, Tensor, Kept]],
+        backward: Callable[[Problem, Tensor, Tensor, Kept, Tensor, Tensor | None], Gradients],
+        kept: type[Kept],
+        empty_kept: Callable[[Tensor, Tensor, Tensor, int], Kept],
     ) -> None:
         """Registers both operators, with what tracing has to know of them.
 
         Args:
             name: of the implementation.
             forward: returns output, log-sum-exp, and what its backward needs besides.
-            backward: takes these results and the gradients of the first two.
-            empty_kept: gives, from query, key, value and block size, empty tensors like those that
-                the forward returns for its backward.
-            kept: how many these are.
+            backward: takes these three and the gradients of the first two.
+            kept: the NamedTuple of tensors that the forward returns for its backward.
+            empty_kept: gives, from query, key, value and block size, empty tensors like those.
         """
-        results = 2 + kept
+        results = 2 + len(kept.__annotations__)
 
-        def run_forward(*inputs: Any) -> Tensors:
+        def run_forward(*inputs: Any) -> tuple[Tensor, ...]:
             problem = _problem(inputs)
             with torch.autocast(problem.query.device.type, enabled=False):
-                return forward(problem)
+                out, lse, own = forward(problem)
+            return out, lse, *own
 
-        def run_backward(grad_out: Tensor, grad_lse: Tensor | None, *rest: Any) -> Tensors:
+        def run_backward(grad_out: Tensor, grad_lse: Tensor | None, *rest: Any) -> Gradients:
             problem = _problem(rest[results:])
+            out, lse, *own = rest[:results]
             with torch.autocast(problem.query.device.type, enabled=False):
-                return backward(problem, rest[:results], grad_out, grad_lse)
+                return backward(problem, out, lse, kept(*own), grad_out, grad_lse)
 
-        def fake_forward(
-            query: Tensor, key: Tensor, value: Tensor, _k: Any, _q: Any, block_size: int, *_: Any
-        ) -> Tensors:
+        def fake_forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
+            block_size = rest[2 + _OPTIONS.index("block_size")]
             return *empty_output(query, value), *empty_kept(query, key, value, block_size)
 
-        def fake_backward(_grad_out: Tensor, _grad_lse: Any, *rest: Any) -> Tensors:
+        def fake_backward(_grad_out: Tensor, _grad_lse: Any, *rest: Any) -> Gradients:
             return empty_gradients(*rest[results : results + 3])
 
         self.forward = torch.library.custom_op(

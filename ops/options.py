@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from .checks import check_integer
 
@@ -62,6 +62,26 @@ class MRAOptions:
                 f"num_blocks={self.num_blocks} is a budget for the whole matrix and needs "
                 'selection="global"; with selection="per_row" use block_per_row'
             )
+
+    def unknown_to(self, served: frozenset[str]) -> list[str]:
+        """Options that differ from their defaults and are not among those that are served."""
+        return [
+            name
+            for name, field in self.__dataclass_fields__.items()
+            if name not in served and getattr(self, name) != field.default
+        ]
+
+
+class MRAOptionValues(TypedDict, total=False):
+    """The fields of `MRAOptions` as keywords, for signatures that hand them on."""
+
+    block_size: int
+    block_per_row: int
+    num_blocks: int | None
+    approx_mode: ApproxMode
+    initial_prior_first_n_blocks: int
+    initial_prior_diagonal_n_blocks: int
+    selection: Selection
 
 
 def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:

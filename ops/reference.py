@@ -8,10 +8,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype, count_tokens, pool
-from .coarse import coarse_scores, softmax_and_lse
+from .blocks import accumulation_dtype
 from .options import MRAOptions
-from .plan import choose_blocks
+from .plan import plan_blocks
+from .softmax import softmax_and_lse
+
+SERVES = frozenset(
+    {
+        "block_size",
+        "block_per_row",
+        "num_blocks",
+        "approx_mode",
+        "initial_prior_first_n_blocks",
+        "initial_prior_diagonal_n_blocks",
+        "selection",
+    }
+)
 
 
 def attend(
@@ -57,16 +69,11 @@ def dense_weights(
     """
     dtype = accumulation_dtype(query.dtype)
     query, key = query.to(dtype), key.to(dtype)
-    batch, _, query_length, _ = query.shape
-    key_length = key.shape[-2]
+    query_length, key_length = query.shape[-2], key.shape[-2]
     size = options.block_size
-
-    query_counts = count_tokens(query_padding_mask, batch, query_length, size, query.device)
-    key_counts = count_tokens(key_padding_mask, batch, key_length, size, query.device)
-    query_means = pool(query, query_padding_mask, query_counts, size)  # [B, H, X, D]
-    key_means = pool(key, key_padding_mask, key_counts, size)  # [B, H, Y, D]
-    coarse = coarse_scores(query_means, key_means, scale)  # [B, H, X, Y]
-    chosen = choose_blocks(coarse, query_counts, key_counts, options)
+    _, coarse, chosen = plan_blocks(
+        query, key, key_padding_mask, query_padding_mask, options, scale
+    )
 
     query_block = torch.arange(query_length, device=query.device)[:, None] // size  # [Nq, 1]
     key_block = torch.arange(key_length, device=query.device)[None, :] // size  # [1, Nk]

@@ -19,7 +19,8 @@ from mra_plugin.ops.triton.fine_backward import (
     launch_sums,
 )
 from mra_plugin.ops.triton.fine_forward import launch_forward
-from mra_plugin.ops.triton.pooling import Means, pool_blocks
+from mra_plugin.ops.triton.kept import MeansWithValues
+from mra_plugin.ops.triton.pooling import pool_blocks
 
 
 class Stages:
@@ -39,7 +40,7 @@ class Stages:
         self.out, self.lse = self.attend()
         self.delta, self.pulled, self.pulled_delta = self.sums()
 
-    def pool(self) -> Means:
+    def pool(self) -> MeansWithValues:
         """Counts and means of query, key and value."""
         return pool_blocks(self.problem)
 

@@ -10,9 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from mra_plugin.encoders.capture import AttentionInputs
 from mra_plugin.ops import MRAOptions, mra_attention_weights
-from mra_plugin.ops.blocks import count_tokens, pool
-from mra_plugin.ops.coarse import coarse_scores
-from mra_plugin.ops.plan import choose_blocks
+from mra_plugin.ops.plan import plan_blocks
 from mra_plugin.registry.exact import exact_weights
 
 # Some dense matrices of so many tokens squared fit into half a gigabyte.
@@ -80,7 +78,7 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
     scale = query.shape[-1] ** -0.5 if inputs.scale is None else inputs.scale
     exact = exact_weights(query, key, mask, scale=scale)[0, 0]
     mra = mra_attention_weights(query, key, mask, scale=scale, **asdict(options))[0, 0]
-    chosen = _chosen(query, key, mask, scale, options)
+    chosen = plan_blocks(query, key, mask, mask, options, scale).chosen[0, 0]
     block = torch.arange(tokens) // options.block_size
     computed = chosen[block[:, None], block]
     real = torch.ones(tokens, dtype=torch.bool) if mask is None else mask[0]
@@ -95,14 +93,3 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
         density=computed[real][:, real].float().mean().item(),
         kept=(exact[computed].sum() / exact.sum()).item(),
     )
-
-
-def _chosen(
-    query: Tensor, key: Tensor, mask: Tensor | None, scale: float, options: MRAOptions
-) -> Tensor:
-    """The block pairs [X, Y] that MRA computes exactly for query and key [1, 1, N, D]."""
-    size = options.block_size
-    counts = count_tokens(mask, 1, query.shape[2], size, query.device)
-    query_means, key_means = (pool(x, mask, counts, size) for x in (query, key))
-    coarse = coarse_scores(query_means, key_means, scale)
-    return choose_blocks(coarse, counts, counts, options)[0, 0]

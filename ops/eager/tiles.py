@@ -103,7 +103,7 @@ def tile_forward(
 
     ``bias`` [T, 1, n] is 0 for a real key and -inf for any other; every query has a real key.
     """
-    if _has_fused(query):
+    if _has_flash(query):
         out, lse = _flash(
             query[:, None],
             key[:, None],
@@ -133,7 +133,7 @@ def tile_backward(
     ``out`` and ``lse`` are those of the whole attention that the tile is a part of: what it
     attends to elsewhere enters through them alone. ``lse`` is +inf for a query without output.
     """
-    if grad_lse is None and _has_fused(query):
+    if grad_lse is None and _has_flash(query):
         grads = _flash_backward(
             grad_out[:, None],
             query[:, None],
@@ -161,7 +161,7 @@ def tile_backward(
     )
 
 
-def _has_fused(x: Tensor) -> bool:
+def _has_flash(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 

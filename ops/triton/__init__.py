@@ -1,8 +1,9 @@
 """MRA attention in Triton kernels, forward and backward, behind PyTorch operators.
 
-A call goes through `pooling`, `choosing`, `coarse_part`, `lists` and `fine_forward`, its backward
-through `coarse_part`, `lists` and `fine_backward`; each launches kernels from the files beside it.
-Only `operators` and what it imports need triton; this file doesn't.
+A call (`whole_call`) goes through `pooling`, `choosing`, `coarse`, `lists` and `fine_forward`, its
+backward through `coarse`, `lists` and `fine_backward`; each launches the kernels of that name in
+`kernels`. These need triton; this file and `operators` don't, so that operators are there before
+anything is traced, and where triton is not installed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,18 @@ import torch
 from torch import Tensor
 
 from ..options import MRAOptions
+
+SERVES = frozenset(
+    {
+        "block_size",
+        "block_per_row",
+        "num_blocks",
+        "approx_mode",
+        "initial_prior_first_n_blocks",
+        "initial_prior_diagonal_n_blocks",
+        "selection",
+    }
+)
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 # Triton's interpreter runs kernels on the CPU, to test them; it is chosen when triton is imported.

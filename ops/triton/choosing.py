@@ -11,11 +11,11 @@ import triton
 from torch import Tensor
 
 from ..options import MRAOptions
-from ..pooled import parts
+from ..parts import parts
 from ..problem import Problem, empty_choice
 from .arguments import padded, run
+from .kept import MeansWithValues
 from .kernels.choosing import mark_kernel, rank_kernel, select_kernel, tally_kernel
-from .pooling import Means
 from .tuning import coarse_launch, score_precision
 
 # Bytes of one [heads, X, Y] matrix of ranks: the only thing but the choice itself that grows with
@@ -26,7 +26,7 @@ _WIDTHS = (256, 1024, 4096, 16384)
 _WIDTH = 1024
 
 
-def choose(problem: Problem, means: Means) -> Tensor:
+def choose(problem: Problem, means: MeansWithValues) -> Tensor:
     """The chosen blocks, bool [B, H, X, Y]."""
     chosen = empty_choice(problem.query, problem.key, problem.options.block_size)
     if not chosen.numel():
@@ -45,7 +45,7 @@ def choice_parts(problem: Problem) -> list[tuple[slice, slice]]:
     return list(parts(batch, heads, _RANK_BYTES // rank_bytes))
 
 
-def rank_pairs(problem: Problem, means: Means, part: tuple[slice, slice]) -> Tensor:
+def rank_pairs(problem: Problem, means: MeansWithValues, part: tuple[slice, slice]) -> Tensor:
     """Ranks of all pairs of some heads, int32 or, with priors, int64 [B, H, X, Y]."""
     query, key = means.query[part], means.key[part]
     batch, heads, blocks_x, channels = query.shape

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..problem import Problem, empty_coarse_lse
 from .arguments import as_bytes, padded, run
+from .kept import MeansWithValues
 from .kernels.coarse import coarse_forward_kernel, coarse_key_value_kernel, coarse_query_kernel
-from .pooling import Means
 from .tuning import coarse_launch, product_precision, score_precision
 
 
-def attend_coarsely(problem: Problem, means: Means, chosen: Tensor) -> tuple[Tensor | None, Tensor]:
+def attend_coarsely(
+    problem: Problem, means: MeansWithValues, chosen: Tensor
+) -> tuple[Tensor | None, Tensor]:
     """How each query block attends to the key blocks that it did not choose.
 
     Returns:
@@ -47,7 +49,7 @@ def attend_coarsely(problem: Problem, means: Means, chosen: Tensor) -> tuple[Ten
 
 def shares(
     problem: Problem,
-    means: Means,
+    means: MeansWithValues,
     chosen: Tensor,
     coarse_lse: Tensor,
     pulled: Tensor,

@@ -1,85 +1,33 @@
-"""MRA attention by Triton kernels, as PyTorch operators with gradients.
-
-Between input and output nothing waits for the device, so a CUDA graph can hold all of it.
-"""
+"""MRA attention by Triton kernels, as PyTorch operators with gradients."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from ..operator_pair import OperatorPair, Tensors
-from ..problem import Problem, empty_choice, empty_coarse_lse, empty_gradients, empty_output
-from .choosing import choose
-from .coarse import attend_coarsely, shares
-from .fine_backward import launch_key_value_gradients, launch_query_gradient, launch_sums
-from .fine_forward import launch_forward
-from .pooling import Means, empty_means, pool_blocks
+from ..operator_pair import OperatorPair
+from ..problem import Problem
+from .kept import Kept, empty_kept
 
 
-def _forward(problem: Problem) -> Tensors:
-    """Output, log-sum-exp, chosen blocks, coarse log-sum-exp, and what is in `Means`."""
-    problem = _readable(problem)
-    out, lse = empty_output(problem.query, problem.value)
-    with _on_device_of(problem.query):
-        means = pool_blocks(problem)
-        chosen = choose(problem, means)
-        coarse_out, coarse_lse = attend_coarsely(problem, means, chosen)
-        launch_forward(problem, chosen, coarse_out, coarse_lse, out, lse)
-    return out, lse, chosen, coarse_lse, *means
+def _forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
+    # Only when it runs: it needs triton.
+    from .whole_call import forward
+
+    return forward(problem)
 
 
 def _backward(
-    problem: Problem, results: Tensors, grad_out: Tensor, grad_lse: Tensor | None
-) -> Tensors:
-    problem = _readable(problem)
-    out, lse, chosen, coarse_lse, *means = results
-    grads = empty_gradients(problem.query, problem.key, problem.value)
-    if not lse.numel():
-        for grad in grads:
-            grad.zero_()
-        return grads
-    if grad_out.stride(-1) != 1:
-        grad_out = grad_out.contiguous()
-    with _on_device_of(problem.query):
-        delta, *pulled = launch_sums(problem, coarse_lse, out, lse, grad_out, grad_lse)
-        share: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
-        if problem.is_full:
-            share = shares(problem, Means(*means), chosen, coarse_lse, *pulled)
-        known = (problem, chosen, lse, delta, grad_out)
-        launch_query_gradient(*known, share[0], grads[0])
-        launch_key_value_gradients(*known, share[1:], grads[1:])
-    return grads
+    problem: Problem,
+    out: Tensor,
+    lse: Tensor,
+    kept: Kept,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from .whole_call import backward
+
+    return backward(problem, out, lse, kept, grad_out, grad_lse)
 
 
-def _readable(problem: Problem) -> Problem:
-    """The same in a layout that kernels read: any strides but that of channels, dense masks."""
-    query, key, value = (
-        x if x.stride(-1) == 1 else x.contiguous()
-        for x in (problem.query, problem.key, problem.value)
-    )
-    key_mask, query_mask = (
-        None if mask is None else mask.contiguous()
-        for mask in (problem.key_padding_mask, problem.query_padding_mask)
-    )
-    return Problem(query, key, value, key_mask, query_mask, problem.options, problem.scale)
-
-
-def _on_device_of(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
-
-
-def _empty_kept(query: Tensor, key: Tensor, value: Tensor, block_size: int) -> Tensors:
-    return (
-        empty_choice(query, key, block_size),
-        empty_coarse_lse(query, block_size),
-        *empty_means(query, key, value, block_size),
-    )
-
-
-operators = OperatorPair("fused", _forward, _backward, _empty_kept, 7)
+operators = OperatorPair("triton", _forward, _backward, Kept, empty_kept)
 attend = operators.attend

@@ -5,48 +5,16 @@ Shapes: B batch, H heads, X query and Y key blocks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
-from ..blocks import block_count
 from ..problem import Problem
 from .arguments import as_bytes, padded, run
+from .kept import MeansWithValues, empty_means
 from .kernels.pooling import pool_kernel
 from .tuning import tokens_per_step
 
 
-class Means(NamedTuple):
-    """Means of the real tokens of each block, and how many these are.
-
-    Attributes:
-        query: float32 [B, H, X, D].
-        key: float32 [B, H, Y, D].
-        value: float32 [B, H, Y, Dv]; holds nothing in mode "sparse", where nobody needs it.
-        query_counts: int32 [B, X].
-        key_counts: int32 [B, Y].
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    query_counts: Tensor
-    key_counts: Tensor
-
-
-def empty_means(query: Tensor, key: Tensor, value: Tensor, block_size: int) -> Means:
-    """Room for means and counts of [B, H, N, C] tensors."""
-    means, counts = [], []
-    for x in (query, key, value):
-        batch, heads, length, channels = x.shape
-        blocks = block_count(length, block_size)
-        means.append(x.new_empty(batch, heads, blocks, channels, dtype=torch.float32))
-        counts.append(x.new_empty(batch, blocks, dtype=torch.int32))
-    return Means(*means, *counts[:2])
-
-
-def pool_blocks(problem: Problem) -> Means:
+def pool_blocks(problem: Problem) -> MeansWithValues:
     """Pools queries and keys, and in mode "full" values."""
     means = empty_means(problem.query, problem.key, problem.value, problem.options.block_size)
     query_mask, key_mask = problem.query_padding_mask, problem.key_padding_mask

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mra_plugin.ops import MRAOptions
 from mra_plugin.ops.blocks import count_tokens, pool
-from mra_plugin.ops.coarse import coarse_scores
-from mra_plugin.ops.plan import choose_blocks
+from mra_plugin.ops.plan import plan_blocks
 from mra_plugin.ops.problem import Problem
 from mra_plugin.ops.triton import choosing, lists
 from mra_plugin.ops.triton.choosing import choose
@@ -36,14 +35,9 @@ def problem_of(*masks: Tensor | None, lengths: tuple[int, int], **options: Any) 
 
 
 def expected_choice(problem: Problem) -> Tensor:
-    means, counts = [], []
-    for x, mask in (
-        (problem.query, problem.query_padding_mask),
-        (problem.key, problem.key_padding_mask),
-    ):
-        counts.append(count_tokens(mask, x.shape[0], x.shape[2], 16, x.device))
-        means.append(pool(x, mask, counts[-1], 16))
-    return choose_blocks(coarse_scores(*means, problem.scale), *counts, problem.options)
+    masks = problem.key_padding_mask, problem.query_padding_mask
+    plan = plan_blocks(problem.query, problem.key, *masks, problem.options, problem.scale)
+    return plan.chosen
 
 
 @pytest.mark.parametrize("widths", [(), choosing._WIDTHS], ids=["long lines", "short lines"])

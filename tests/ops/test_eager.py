@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mra_plugin.ops import MRAOptions, mra_attention
-from mra_plugin.ops.eager import head_group
-from mra_plugin.ops.eager import operators as eager
+from mra_plugin.ops.eager import fine, part
 from mra_plugin.ops.problem import Problem
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -102,15 +101,15 @@ def test_inputs_of_any_layout() -> None:
 def test_groups_of_heads_do_not_change_the_result(
     group_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eager, "_GROUP_BYTES_CPU", group_bytes)
+    monkeypatch.setattr(part, "_PART_BYTES_CPU", group_bytes)
     inputs = random_inputs(3, 4, 70)
     problem = Problem(*inputs, None, None, MRAOptions(), 1.0)
-    assert len(list(eager._parts(problem))) > 1
+    assert len(list(part.cut(problem))) > 1
     compare(inputs, padding_mask([70, 9, 33], 70), block_size=8, block_per_row=2)
 
 
 def test_small_tiles_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_group, "_TILE_BYTES_CPU", 1)
+    monkeypatch.setattr(fine, "_TILE_BYTES_CPU", 1)
     compare(random_inputs(2, 2, 200), block_size=8, block_per_row=3)
 
 
@@ -123,7 +122,7 @@ def test_off_the_cpu_the_same_work_is_done_by_general_products(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the CPU's fused attention was called")
 
-    monkeypatch.setattr(tiles, "_has_fused", lambda _: False)
+    monkeypatch.setattr(tiles, "_has_flash", lambda _: False)
     monkeypatch.setattr(tiles, "_flash", refuse)
     monkeypatch.setattr(tiles, "_flash_backward", refuse)
     for approx_mode in ("full", "sparse"):

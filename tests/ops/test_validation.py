@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
-from mra_plugin.ops import triton as fused
+from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights, triton
 
 
 def x(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -104,8 +103,8 @@ def test_good_input_passes() -> None:
 
 
 def test_amd_gpus_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_INSTALLED", True)
+    monkeypatch.setattr(triton, "_INSTALLED", True)
     on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float16, shape=(1, 1, 8, 64), device="cuda")
-    assert fused.why_unsupported(on_gpu, on_gpu, MRAOptions()) is None
+    assert triton.why_unsupported(on_gpu, on_gpu, MRAOptions()) is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert "NVIDIA" in (fused.why_unsupported(on_gpu, on_gpu, MRAOptions()) or "")
+    assert "NVIDIA" in (triton.why_unsupported(on_gpu, on_gpu, MRAOptions()) or "")

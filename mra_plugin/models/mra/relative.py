@@ -21,9 +21,21 @@ import torch
 from torch import Tensor
 
 from mra_plugin.ops import MRAOptions
-from mra_plugin.ops.blocks import accumulation_dtype, count_tokens
-from mra_plugin.ops.coarse import softmax_and_lse
-from mra_plugin.ops.plan import choose_blocks
+from mra_plugin.ops.blocks import accumulation_dtype
+from mra_plugin.ops.plan import Means, plan_blocks
+from mra_plugin.ops.softmax import softmax_and_lse
+
+SERVES = frozenset(
+    {
+        "block_size",
+        "block_per_row",
+        "num_blocks",
+        "approx_mode",
+        "initial_prior_first_n_blocks",
+        "initial_prior_diagonal_n_blocks",
+        "selection",
+    }
+)
 
 
 def relative_weights(
@@ -49,7 +61,12 @@ def relative_weights(
 
     Returns:
         [B, H, N, N] in the query's type.
+
+    Raises:
+        ValueError: an option is set that this attention does not know.
     """
+    if unknown := options.unknown_to(SERVES):
+        raise ValueError(f"MRA with relative positions does not know {' and '.join(unknown)}")
     with torch.autocast(query.device.type, enabled=False):
         dtype = accumulation_dtype(query.dtype)
         weights = _weights(
@@ -72,17 +89,19 @@ def _weights(
     key_scale: float | None,
 ) -> Tensor:
     """For queries that are scaled already; keys meet the distances if they have a scale."""
-    batch, _, length, _ = query.shape
-    size = options.block_size
+    length, size = query.shape[-2], options.block_size
 
     fine = torch.matmul(query, key.transpose(-1, -2)) + _by_distance(query, distances)
     if key_scale is not None:
         fine = fine + _by_distance(key * key_scale, distances.flip(0)).transpose(-1, -2)
     # [B, H, N, N]
 
-    counts = count_tokens(padding_mask, batch, length, size, query.device)
-    coarse = _pair_means(fine, padding_mask, counts, size)  # [B, H, X, X]
-    chosen = choose_blocks(coarse, counts, counts, options)
+    def score(means: Means) -> Tensor:
+        return _pair_means(fine, padding_mask, means.key_counts, size)
+
+    _, coarse, chosen = plan_blocks(
+        query, key, padding_mask, padding_mask, options, 1.0, score=score
+    )
 
     block = torch.arange(length, device=query.device) // size
     rows, columns = block[:, None], block[None, :]

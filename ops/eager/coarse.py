@@ -1,0 +1,75 @@
+"""The coarse term: attention over the means of the blocks that were not chosen.
+
+Shapes: B' batch rows and H' heads of the part, G = B'·H', b tokens per block, X query and Y key
+blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..blocks import pool
+from ..softmax import softmax_and_lse
+from .part import Part
+from .terms import Gradients, Whole, merge
+
+
+def attend(part: Part, out: Tensor, lse: Tensor) -> Tensor:
+    """See `terms`."""
+    probabilities, coarse_lse = _probabilities(part)
+    coarse_out = torch.matmul(probabilities, _value_means(part))  # [B', H', X, Dv]
+    missing = (0, part.width - coarse_out.shape[-1])
+    if any(missing):
+        coarse_out = torch.nn.functional.pad(coarse_out, missing)
+    return merge(out, lse, coarse_out.reshape(-1, 1, part.width), coarse_lse.view(-1, 1))
+
+
+def gradients(part: Part, whole: Whole, grads: Gradients) -> None:
+    """See `terms`; to be called before other terms, as it covers every token.
+
+    All queries of a block see the same coarse scores, so their gradients meet in one sum per
+    block, each weighted by w_i = e^(coarse lse_x - lse_i) <= 1.
+    """
+    means = part.plan.means
+    probabilities, coarse_lse = _probabilities(part)
+    pulled, pulled_delta = _pulled(part, whole, coarse_lse)
+    grad_value = torch.matmul(probabilities.transpose(-1, -2), pulled)
+    grad_scores = torch.matmul(pulled, _value_means(part).transpose(-1, -2)).sub_(pulled_delta)
+    grad_scores.mul_(probabilities).mul_(part.scale)
+    grad_query = torch.matmul(grad_scores, means.key)
+    grad_key = torch.matmul(grad_scores.transpose(-1, -2), means.query)
+    grads.query.cover(grad_query, means.query_counts, part.query_padding_mask)
+    grads.key.cover(grad_key, means.key_counts, part.key_padding_mask)
+    grads.value.cover(grad_value, means.key_counts, part.key_padding_mask)
+
+
+def _probabilities(part: Part) -> tuple[Tensor, Tensor]:
+    """How a query block attends to the key blocks that it did not choose.
+
+    A mean stands for as many keys as it was made of, c_y.
+
+    Returns:
+        Probabilities c_y e^(ŝ_xy - lse_x), [B', H', X, Y], and lse, [B', H', X]; 0 and -inf for a
+        block that has nothing left to attend to.
+    """
+    means, scores, chosen = part.plan
+    scores = scores + means.key_counts.to(scores.dtype).log()[:, None, None, :]
+    return softmax_and_lse(scores.masked_fill_(chosen, float("-inf")))
+
+
+def _value_means(part: Part) -> Tensor:
+    """[B', H', Y, Dv]."""
+    return pool(part.value, part.key_padding_mask, part.plan.means.key_counts, part.block_size)
+
+
+def _pulled(part: Part, whole: Whole, coarse_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of w_i dO_i, [B', H', X, Dv], and of w_i δ_i, [B', H', X, 1], over each block."""
+    weights = (coarse_lse.view(-1, 1) - whole.lse).exp_()  # [G·X, b]
+    grad_out = whole.grad_out.to(part.dtype)
+    delta = (grad_out * whole.out).sum(-1)
+    if whole.grad_lse is not None:
+        delta = delta - whole.grad_lse
+    pulled = torch.bmm(weights[:, None], grad_out).view(*coarse_lse.shape, part.width)
+    pulled_delta = (weights * delta).sum(-1).view(*coarse_lse.shape, 1)
+    return pulled[..., : part.value.shape[-1]], pulled_delta
