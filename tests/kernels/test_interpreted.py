@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.attention_calls import assert_close, padding_mask, random_inputs, relative_error, run
+from helpers import agreement
+from helpers.attention_calls import padding_mask, random_inputs, relative_error, run
 from torch.utils.checkpoint import checkpoint
 
 from mra_plugin.ops import MRAOptions, mra_attention
@@ -26,10 +27,7 @@ def compare(
     *masks: torch.Tensor | None,
     **options: Any,
 ) -> None:
-    exact = run(tuple(x.double() for x in inputs), *masks, impl="reference", **options)
-    actual = run(inputs, *masks, impl="triton", **options)
-    assert all(x.dtype == inputs[0].dtype for x in (actual[0], *actual[2:]))
-    assert_close(actual, exact, LIMITS[inputs[0].dtype])
+    agreement.compare("triton", inputs, *masks, limits=LIMITS, **options)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from helpers.agreement import HERE
 from helpers.attention_calls import padding_mask, random_inputs
 from torch.nn.functional import scaled_dot_product_attention
 
 from mra_plugin.ops import mra_attention
 
-IMPLS = pytest.mark.parametrize("impl", ["reference", "eager"])
+IMPLS = pytest.mark.parametrize("impl", ["reference", *HERE])
 MODES = pytest.mark.parametrize("approx_mode", ["full", "sparse"])
 
 
