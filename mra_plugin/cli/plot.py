@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from .errors import BadArgumentError, one_clear_line
+from mra_plugin.errors import UserError
+
+from .errors import one_clear_line
 from .options import ModelOption, TextOption, parse_device, positive_number
 from .plot_output import check_target, show, write
 
@@ -75,7 +77,7 @@ def plot(
 
 def _number(option: str, text: str) -> int:
     if not text.isdecimal():
-        raise BadArgumentError(f"{option} takes a whole number from 0, got {text!r}")
+        raise UserError(f"{option} takes a whole number from 0, got {text!r}")
     return int(text)
 
 
@@ -84,7 +86,7 @@ def _length(text: str) -> int:
 
     tokens = _number("--length", text)
     if not _FEWEST_TOKENS <= tokens <= MAX_TOKENS:
-        raise BadArgumentError(
+        raise UserError(
             f"--length must be from {_FEWEST_TOKENS} to {MAX_TOKENS}, as whole matrices are drawn, "
             f"got {tokens}"
         )
@@ -97,7 +99,7 @@ def _options(block_per_row: str, approx_mode: str, selection: str) -> "MRAOption
 
     def one_of(option: str, name: str, known: tuple[str, ...]) -> Any:
         if name not in known:
-            raise BadArgumentError(f"{option} must be {' or '.join(known)}, got {name!r}")
+            raise UserError(f"{option} must be {' or '.join(known)}, got {name!r}")
         return name
 
     return MRAOptions(
@@ -132,9 +134,6 @@ def _compare(
     try:
         layers = attention_inputs(encoder, input_ids=input_ids)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise BadArgumentError(f"the model can't be drawn: {first_line(error)}") from None
-    try:
-        comparison = compare_head(pick_layer(layers, layer), head, options)
-    except ValueError as error:
-        raise BadArgumentError(str(error)) from None
+        raise UserError(f"the model can't be drawn: {first_line(error)}") from None
+    comparison = compare_head(pick_layer(layers, layer), head, options)
     return comparison, read.repetitions(tokens, learned)

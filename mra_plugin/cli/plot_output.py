@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import BadArgumentError
+from mra_plugin.errors import UserError
+
 from .options import writable
 
 if TYPE_CHECKING:
@@ -21,15 +22,13 @@ def check_target(save: Path | None) -> None:
         from matplotlib import get_backend
         from matplotlib.backends.registry import BackendFilter, backend_registry
     except ModuleNotFoundError:
-        raise BadArgumentError(
-            'drawing needs matplotlib: pip install "mra-plugin[report]"'
-        ) from None
+        raise UserError('drawing needs matplotlib: pip install "mra-plugin[report]"') from None
     if save is None:
         windows = backend_registry.list_builtin(BackendFilter.INTERACTIVE)  # type: ignore[no-untyped-call]
         if get_backend().lower() not in windows:
-            raise BadArgumentError("there is no display to open a window on; use --save FILE")
+            raise UserError("there is no display to open a window on; use --save FILE")
     elif save.suffix.lower() not in _FORMATS:
-        raise BadArgumentError(f"--save must end in {', '.join(_FORMATS)}, got {str(save)!r}")
+        raise UserError(f"--save must end in {', '.join(_FORMATS)}, got {str(save)!r}")
     else:
         writable("--save", save)
 
@@ -55,7 +54,7 @@ def write(comparison: "HeadComparison", name: str, path: Path) -> None:
         else:
             figure.savefig(path, dpi=_DOTS_PER_INCH)
     except OSError as error:
-        raise BadArgumentError(f"can't write --save {str(path)!r}: {error.strerror}") from None
+        raise UserError(f"can't write --save {str(path)!r}: {error.strerror}") from None
 
 
 def _small_png(figure: "Figure", path: Path) -> None:

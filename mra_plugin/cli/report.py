@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .errors import BadArgumentError, one_clear_line
+from mra_plugin.errors import UserError
+
+from .errors import one_clear_line
 
 if TYPE_CHECKING:
     from mra_plugin.report.results import Results
@@ -46,14 +48,10 @@ def report(
 
     Example: `mra report results.json --out report`
     """
-    from mra_plugin.report.errors import ReportError
     from mra_plugin.report.reading import read_results
 
     with one_clear_line():
-        try:
-            found = read_results(results)
-        except ReportError as error:
-            raise BadArgumentError(str(error)) from None
+        found = read_results(results)
         for note in (note for one in found for note in one.notes):
             typer.echo(f"mra: {note}", err=True)
         # All files first, so that none changes if another can't.
@@ -66,24 +64,23 @@ def report(
 
 
 def _updated(path: Path, found: "list[Results]") -> str:
-    from mra_plugin.report.errors import ReportError
     from mra_plugin.report.update import updated
 
     try:
         return updated(path.read_bytes().decode(), found)
     except OSError as error:
-        raise BadArgumentError(f"can't read --update {str(path)!r}: {error.strerror}") from None
+        raise UserError(f"can't read --update {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BadArgumentError(f"--update {str(path)!r} is not a text file in UTF-8") from None
-    except ReportError as error:
-        raise BadArgumentError(f"--update {str(path)!r}: {error}") from None
+        raise UserError(f"--update {str(path)!r} is not a text file in UTF-8") from None
+    except UserError as error:
+        raise UserError(f"--update {str(path)!r}: {error}") from None
 
 
 def _replaced(path: Path, text: str) -> bool:
     try:
         path.write_bytes(text.encode())
     except OSError as error:
-        raise BadArgumentError(f"can't write --update {str(path)!r}: {error.strerror}") from None
+        raise UserError(f"can't write --update {str(path)!r}: {error.strerror}") from None
     return True
 
 
@@ -93,10 +90,10 @@ def _report(found: "list[Results]", folder: Path) -> list[Path]:
     except ModuleNotFoundError as error:
         if error.name not in ("jinja2", "matplotlib"):
             raise
-        raise BadArgumentError(
+        raise UserError(
             f'{error.name} is not installed: pip install "mra-plugin[report]"'
         ) from None
     try:
         return write_report(found, folder)
     except OSError as error:
-        raise BadArgumentError(f"can't write --out {str(folder)!r}: {error.strerror}") from None
+        raise UserError(f"can't write --out {str(folder)!r}: {error.strerror}") from None

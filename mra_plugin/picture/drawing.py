@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from mra_plugin.encoders.capture import AttentionInputs, attention_inputs
+from mra_plugin.errors import UserError
 from mra_plugin.ops import MRAOptions
 
 from .head_comparison import HeadComparison, compare_head
@@ -71,10 +72,10 @@ def pick_layer(layers: list[AttentionInputs], layer: int) -> AttentionInputs:
     """The layer of that number.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     if not 0 <= layer < len(layers):
-        raise ValueError(f"layer must be from 0 to {len(layers) - 1}, got {layer}")
+        raise UserError(f"layer must be from 0 to {len(layers) - 1}, got {layer}")
     return layers[layer]
 
 

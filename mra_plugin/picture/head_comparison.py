@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mra_plugin.encoders.capture import AttentionInputs
+from mra_plugin.errors import UserError
 from mra_plugin.ops import MRAOptions, mra_attention_weights
 from mra_plugin.ops.plan import plan_blocks
 from mra_plugin.registry.exact import exact_weights
@@ -52,21 +53,21 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
         options: of MRA.
 
     Raises:
-        ValueError: there is no such head; the layer is local by design, which MRA leaves as it
+        UserError: there is no such head; the layer is local by design, which MRA leaves as it
             is; there is more than one sequence; or it has more than `MAX_TOKENS` tokens.
     """
     batch, heads, tokens, _ = inputs.query.shape
     if not 0 <= head < heads:
-        raise ValueError(f"head must be from 0 to {heads - 1}, got {head}")
+        raise UserError(f"head must be from 0 to {heads - 1}, got {head}")
     if batch != 1:
-        raise ValueError(f"inputs must hold one sequence, got {batch}")
+        raise UserError(f"inputs must hold one sequence, got {batch}")
     if tokens > MAX_TOKENS:
-        raise ValueError(
+        raise UserError(
             f"inputs must have at most {MAX_TOKENS} tokens, as whole matrices are compared, "
             f"got {tokens}"
         )
     if inputs.reach is not None:
-        raise ValueError(
+        raise UserError(
             f"layer {inputs.layer} sees {inputs.reach} tokens to each side by design, and MRA "
             "leaves it so; choose a layer that sees everything"
         )

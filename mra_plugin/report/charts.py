@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from . import numbers
-from .results import DIRECTIONS, Closeness, Results, Timing
+from .results import DIRECTIONS, ClosenessResult, Results, Timing
 from .style import ordered
 from .timing_sections import reference
 
@@ -149,7 +149,9 @@ def _by_direction(
     return [panel for panel in panels if panel.lines]
 
 
-def _by_tokens(found: Iterable[Closeness], x: Callable[[Closeness], float]) -> list[Panel]:
+def _by_tokens(
+    found: Iterable[ClosenessResult], x: Callable[[ClosenessResult], float]
+) -> list[Panel]:
     known = sorted((one for one in found if one.relative_error is not None), key=x)
     panels = []
     for tokens in sorted({one.tokens for one in known}):

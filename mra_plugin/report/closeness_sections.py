@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from . import numbers
-from .results import MRA, Closeness, Results
+from .results import MRA, ClosenessResult, Results
 from .style import ordered
 from .tables import Section, Table, of_tables
 
@@ -73,7 +73,7 @@ def budget(results: Results) -> Section | None:
     return of_tables("budget", "What a budget buys", _read_by(results), [table if rows else None])
 
 
-def at_one_budget(found: Sequence[Closeness]) -> list[Closeness]:
+def at_one_budget(found: Sequence[ClosenessResult]) -> list[ClosenessResult]:
     """For each length, each method at MRA's budget, or the nearest in cost where it has another."""
     rows = []
     for tokens in sorted({one.tokens for one in found}):
@@ -97,7 +97,7 @@ def at_one_budget(found: Sequence[Closeness]) -> list[Closeness]:
     return rows
 
 
-def _by_method(rows: Sequence[Closeness], caption: str) -> Table:
+def _by_method(rows: Sequence[ClosenessResult], caption: str) -> Table:
     return Table(
         caption,
         ("tokens", "method", "budget", "density", "relative error", "cosine", "relative cost"),

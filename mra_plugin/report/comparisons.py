@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from mra_plugin.errors import UserError
+
 from .entries import source
-from .errors import ReportError
 from .fields import Fields
 from .results import EncoderTiming, Results
 
@@ -23,11 +24,11 @@ def read_comparison(whole: Fields, path: Path) -> Results:
         path: where it lies.
 
     Raises:
-        ReportError: something is missing or of the wrong kind, or nothing was compared.
+        UserError: something is missing or of the wrong kind, or nothing was compared.
     """
     rows = whole.objects("results")
     if not rows:
-        raise ReportError(f"{path} holds nothing to report: its 'results' are empty")
+        raise UserError(f"{path} holds nothing to report: its 'results' are empty")
     return Results(
         machine=whole.text("device"),
         threads=None,  # the device's name says how many

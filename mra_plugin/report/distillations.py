@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from mra_plugin.errors import UserError
+
 from . import numbers
 from .entries import source
-from .errors import ReportError
 from .fields import Fields
 from .results import Distillation, Results
 from .tables import Section, Table, of_tables
@@ -25,14 +26,14 @@ def read_distillation(whole: Fields, path: Path) -> Results:
         path: where it lies.
 
     Raises:
-        ReportError: something is missing or of the wrong kind, or the lengths before and after
+        UserError: something is missing or of the wrong kind, or the lengths before and after
             differ.
     """
     settings = whole.inner("settings")
     before, after = whole.objects("before"), whole.objects("after")
     lengths = [row.count("tokens") for row in before]
     if not lengths or lengths != [row.count("tokens") for row in after]:
-        raise ReportError(f"{path}: 'before' and 'after' must have the same lengths, at least one")
+        raise UserError(f"{path}: 'before' and 'after' must have the same lengths, at least one")
     device = whole.text_if_any("device")
     on_cpu = device is None or device.startswith("cpu")
     where = f"{whole.count('threads')} CPU threads" if on_cpu else str(device)

@@ -4,7 +4,17 @@ from pathlib import Path
 from typing import cast
 
 from .fields import Fields
-from .results import DIRECTIONS, MRA, Closeness, Direction, NotRun, Source, Span, Stage, Timing
+from .results import (
+    DIRECTIONS,
+    MRA,
+    ClosenessResult,
+    Direction,
+    NotRun,
+    Source,
+    Span,
+    Stage,
+    Timing,
+)
 
 
 def source(path: Path, date: str | None, versions: Fields, commit: str | None = None) -> Source:
@@ -44,9 +54,9 @@ def timing(extra: Fields) -> Timing:
     )
 
 
-def closeness(extra: Fields) -> Closeness:
+def closeness(extra: Fields) -> ClosenessResult:
     """A benchmark of kind "closeness", from its extra_info."""
-    return Closeness(
+    return ClosenessResult(
         method=extra.text("method"),
         tokens=extra.count("tokens"),
         model=extra.text("model"),

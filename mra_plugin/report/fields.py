@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import ReportError
+from mra_plugin.errors import UserError
 
 
 class Fields:
@@ -17,7 +17,7 @@ class Fields:
 
     def __init__(self, values: object, where: str):
         if not isinstance(values, Mapping):
-            raise ReportError(f"{where} must be an object, got {_short(values)}")
+            raise UserError(f"{where} must be an object, got {_short(values)}")
         self.values = values
         self.where = where
 
@@ -86,12 +86,12 @@ class Fields:
 
     def _present(self, name: str) -> Any:
         if self.values.get(name) is None:
-            raise ReportError(f"{self.where} has no {name!r}")
+            raise UserError(f"{self.where} has no {name!r}")
         return self.values[name]
 
-    def _wrong(self, name: str, right: str) -> ReportError:
+    def _wrong(self, name: str, right: str) -> UserError:
         value = _short(self.values[name])
-        return ReportError(f"{self.where}: {name!r} must be {right}, got {value}")
+        return UserError(f"{self.where}: {name!r} must be {right}, got {value}")
 
 
 def _is_number(value: object) -> bool:

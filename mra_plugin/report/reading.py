@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mra_plugin.errors import UserError
+
 from .comparisons import is_comparison, read_comparison
 from .distillations import is_distillation, read_distillation
 from .entries import closeness, not_run, source, stage, timing
-from .errors import ReportError
 from .fields import Fields
 from .results import Results, Source, Timing
 
@@ -30,7 +31,7 @@ def read_results(paths: Sequence[Path]) -> list[Results]:
         and a note says so. `mra compare` names devices in its own way, so its figures stand apart.
 
     Raises:
-        ReportError: a file can't be read or holds something else; the message names the file and
+        UserError: a file can't be read or holds something else; the message names the file and
             what is missing.
     """
     found: dict[tuple[object, ...], Results] = {}
@@ -46,15 +47,15 @@ def _loaded(path: Path) -> Fields:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ReportError(f"can't read {str(path)!r}: {error.strerror}") from None
+        raise UserError(f"can't read {str(path)!r}: {error.strerror}") from None
     except ValueError as error:
-        raise ReportError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not JSON: {error}") from None
     whole = Fields(values, f"{path}: the file")
     if is_comparison(whole) or is_distillation(whole):
         return whole
     for name in "machine_info", "benchmarks":
         if name not in whole.values:
-            raise ReportError(
+            raise UserError(
                 f"{path} is no result file of pytest-benchmark or `mra compare`: it has no "
                 f"{name!r} at its top level"
             )
@@ -82,7 +83,7 @@ def _parsed(whole: Fields, path: Path) -> list[Results]:
     missing = tuple(map(not_run, whole.objects("not_run")))
     stages = tuple(map(stage, whole.objects("stages")))
     if not groups and not missing and not stages:
-        raise ReportError(
+        raise UserError(
             f"{path} holds nothing to report: no benchmark has an extra_info with a 'kind' "
             f"among {', '.join(KINDS)}"
         )

@@ -58,7 +58,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Closeness:
+class ClosenessResult:
     """How close a method comes to the attention of a pretrained encoder, and at what cost.
 
     Attributes:
@@ -127,7 +127,7 @@ class EncoderTiming:
 
 @dataclass(frozen=True)
 class Distillation:
-    """A model beside its exact teacher at one length, before and after it was healed.
+    """A model beside its exact teacher at one length, before and after its distillation.
 
     Attributes:
         steps: optimizer steps.
@@ -213,7 +213,7 @@ class Results:
     sources: tuple[Source, ...]
     attention: tuple[Timing, ...] = ()
     layer: tuple[Timing, ...] = ()
-    closeness: tuple[Closeness, ...] = ()
+    closeness: tuple[ClosenessResult, ...] = ()
     encoders: tuple[EncoderTiming, ...] = ()
     distillations: tuple[Distillation, ...] = ()
     not_run: tuple[NotRun, ...] = ()

@@ -8,9 +8,9 @@
 import re
 from collections.abc import Sequence
 
+from mra_plugin.errors import UserError
 from mra_plugin.registry.names import nearest
 
-from .errors import ReportError
 from .markdown import escaped, section_markdown
 from .results import Results
 from .sections import NAMES, section
@@ -31,7 +31,7 @@ def updated(text: str, results: Sequence[Results]) -> str:
         The new text, the same as ``text`` if that is up to date.
 
     Raises:
-        ReportError: no marker, one without its end, or a section that is unknown or was not
+        UserError: no marker, one without its end, or a section that is unknown or was not
             measured.
     """
     lines: list[str] = []
@@ -43,27 +43,27 @@ def updated(text: str, results: Sequence[Results]) -> str:
         in_code ^= open_line is None and bool(FENCE.match(line))
         begin = None if in_code else BEGIN.fullmatch(stripped)
         if begin and open_line is not None:
-            raise ReportError(_unended(name, open_line))
+            raise UserError(_unended(name, open_line))
         if begin:
             name, open_line, found = begin[1], number, True
             lines += [line, f"\n{_generated(name, number, results)}\n\n"]
         elif stripped == END and not in_code:
             if open_line is None:
-                raise ReportError(f"line {number}: {END!r} ends nothing")
+                raise UserError(f"line {number}: {END!r} ends nothing")
             open_line = None
             lines.append(line)
         elif open_line is None:
             lines.append(line)
     if open_line is not None:
-        raise ReportError(_unended(name, open_line))
+        raise UserError(_unended(name, open_line))
     if not found:
-        raise ReportError(f"there is nothing to update: no '<!-- mra report: NAME -->', {END!r}")
+        raise UserError(f"there is nothing to update: no '<!-- mra report: NAME -->', {END!r}")
     return "".join(lines)
 
 
 def _generated(name: str, line: int, results: Sequence[Results]) -> str:
     if name not in NAMES:
-        raise ReportError(
+        raise UserError(
             f"line {line}: there is no section {name!r}{nearest(name, NAMES)}; "
             f"there are {', '.join(NAMES)}"
         )
@@ -71,7 +71,7 @@ def _generated(name: str, line: int, results: Sequence[Results]) -> str:
     bodies = [(title, section_markdown(part)) for title, part in shown if part]
     if not bodies:
         files = ", ".join(dict.fromkeys(source.file for one in results for source in one.sources))
-        raise ReportError(f"line {line}: nothing for section {name!r} was measured in {files}")
+        raise UserError(f"line {line}: nothing for section {name!r} was measured in {files}")
     # The machines' own section names them already.
     if len(bodies) == 1 or name == "machine":
         return "\n\n".join(body for _, body in bodies)

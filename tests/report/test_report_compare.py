@@ -11,7 +11,7 @@ from typer.testing import Result
 
 from mra_plugin.cli.compare.report import Report
 from mra_plugin.encoders.measure import Comparison, Cost
-from mra_plugin.report.errors import ReportError
+from mra_plugin.errors import UserError
 from mra_plugin.report.results import Results
 from mra_plugin.report.sections import NAMES, section
 from mra_plugin.report.statements import statements
@@ -102,7 +102,7 @@ def test_what_the_command_writes_can_be_read(read: Read) -> None:
     ],
 )
 def test_damaged_files(read: Read, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(UserError) as error:
         read(comparison(**changes))
     assert "0.json" in str(error.value)
     assert message in str(error.value)

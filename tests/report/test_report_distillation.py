@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mra_plugin.report.errors import ReportError
+from mra_plugin.errors import UserError
 from mra_plugin.report.results import Results
 from mra_plugin.report.sections import NAMES, section
 from mra_plugin.report.update import updated
@@ -66,7 +66,7 @@ def test_a_resumed_run_on_a_gpu(read: Read) -> None:
     ],
 )
 def test_damaged_files(read: Read, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(UserError) as error:
         read(figures(**changes))
     assert "0.json" in str(error.value)
     assert message in str(error.value)

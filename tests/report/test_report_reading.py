@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from helpers.synthetic_results import closeness, gpu_results, results, timing, write
 
-from mra_plugin.report.errors import ReportError
+from mra_plugin.errors import UserError
 from mra_plugin.report.reading import read_results
 from mra_plugin.report.results import Results
 
@@ -82,7 +82,7 @@ def test_missing_and_unknown_measurements(read: Read) -> None:
 )
 def test_foreign_files(tmp_path: Path, content: Any, message: str) -> None:
     path = write(tmp_path / "foreign.json", content)
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(UserError) as error:
         read_results([path])
     assert str(path) in str(error.value)
     assert message in str(error.value)
@@ -104,16 +104,16 @@ def test_foreign_files(tmp_path: Path, content: Any, message: str) -> None:
 def test_damaged_entries(read: Read, changes: dict[str, Any], message: str) -> None:
     entry = timing("attention", "mra", 512, "forward")
     entry["extra_info"] |= changes
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(UserError) as error:
         read(results([entry]))
     assert "extra_info of benchmark 'attention[mra-512-forward]'" in str(error.value)
     assert message in str(error.value)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"can't read .*none.json': No such file"):
+    with pytest.raises(UserError, match=r"can't read .*none.json': No such file"):
         read_results([tmp_path / "none.json"])
     broken = tmp_path / "broken.json"
     broken.write_text('{"benchmarks": [')
-    with pytest.raises(ReportError, match=r"broken.json is not JSON"):
+    with pytest.raises(UserError, match=r"broken.json is not JSON"):
         read_results([broken])

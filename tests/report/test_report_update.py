@@ -5,7 +5,7 @@ import pytest
 from helpers.synthetic_results import closeness, gpu_results, results
 from typer.testing import Result
 
-from mra_plugin.report.errors import ReportError
+from mra_plugin.errors import UserError
 from mra_plugin.report.results import Results
 from mra_plugin.report.update import updated
 
@@ -69,7 +69,7 @@ def test_what_can_not_be_updated(
     text: str,
     message: str,
 ) -> None:
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(UserError) as error:
         updated(text, [cpu])
     assert message in str(error.value)
     good, bad = tmp_path / "good.md", tmp_path / "bad.md"

@@ -1,5 +1,0 @@
-"""What can be wrong with what a report is asked for."""
-
-from mra_plugin.errors import UserError
-
-ReportError = UserError
