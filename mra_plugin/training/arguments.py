@@ -9,8 +9,9 @@ import torch
 from accelerate.utils import parse_flag_from_env  # type: ignore[import-untyped]
 from transformers import TrainingArguments
 
+from mra_plugin.errors import UserError
+
 from .config import TrainingConfig
-from .errors import TrainingError
 
 
 def trainer_arguments(config: TrainingConfig, out: Path, evaluates: bool) -> TrainingArguments:
@@ -22,7 +23,7 @@ def trainer_arguments(config: TrainingConfig, out: Path, evaluates: bool) -> Tra
         evaluates: whether there is something to evaluate on.
 
     Raises:
-        TrainingError: the batch can't be shared out, or the device lacks what is asked for.
+        UserError: the batch can't be shared out, or the device lacks what is asked for.
     """
     try:
         args = TrainingArguments(
@@ -53,15 +54,15 @@ def trainer_arguments(config: TrainingConfig, out: Path, evaluates: bool) -> Tra
             disable_tqdm=not sys.stderr.isatty(),
         )
     except ValueError as error:
-        raise TrainingError(str(error)) from None
+        raise UserError(str(error)) from None
     if config.fp16 and args.device.type == "cpu":  # where it would be left out in silence
-        raise TrainingError("fp16 needs a GPU; on a CPU, bf16 gives mixed precision")
+        raise UserError("fp16 needs a GPU; on a CPU, bf16 gives mixed precision")
     # One process has one GPU. With more, the Trainer would use DataParallel, where the loss of the
     # whole batch, computed in one place, would count once for each of them.
     args._n_gpu = min(1, args.n_gpu)
     shares = args.world_size * config.accumulate
     if config.batch_size % shares:
-        raise TrainingError(
+        raise UserError(
             f"batch_size must be a multiple of {shares} (processes times accumulate), got "
             f"{config.batch_size}"
         )

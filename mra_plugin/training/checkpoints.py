@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .config import TrainingConfig, settings_from_yaml
-from .errors import TrainingError
+from mra_plugin.errors import UserError
+
+from .config import TrainingConfig
+from .settings_file import settings_from_yaml
 
 SETTINGS = "training.yaml"
 # Settings that may change when a run goes on, since no loss depends on them.
@@ -42,18 +44,18 @@ def check_folder(out: Path, config: TrainingConfig, resume: bool) -> Path | None
         The checkpoint to go on from, if any.
 
     Raises:
-        TrainingError: another run is there and ``resume`` is not set, or its settings differ; or a
+        UserError: another run is there and ``resume`` is not set, or its settings differ; or a
             model is there that the run would replace.
     """
     if out.exists() and not out.is_dir():
-        raise TrainingError(f"OUT must be a folder, got {str(out)!r}")
+        raise UserError(f"OUT must be a folder, got {str(out)!r}")
     if (out / SETTINGS).exists() and not resume:
-        raise TrainingError(
+        raise UserError(
             f"{str(out)!r} holds a run already: go on with --resume, or name another folder"
         )
     checkpoint = last_checkpoint(out) if resume else None
     if checkpoint is None and (out / "config.json").exists():
-        raise TrainingError(
+        raise UserError(
             f"{str(out)!r} holds a model, which this run would replace: name another folder"
         )
     if checkpoint is not None and (out / SETTINGS).exists():
@@ -64,9 +66,7 @@ def check_folder(out: Path, config: TrainingConfig, resume: bool) -> Path | None
             if name not in FREE and value != getattr(config, name)
         ]
         if changed:
-            raise TrainingError(
-                f"--resume goes on with the same settings, but {changed[0]} differs"
-            )
+            raise UserError(f"--resume goes on with the same settings, but {changed[0]} differs")
     return checkpoint
 
 
@@ -78,11 +78,11 @@ def check_optimizer(checkpoint: Path, sharded: bool) -> None:
         sharded: whether the run spreads parameters over processes (FSDP).
 
     Raises:
-        TrainingError: the optimizer was saved in the other form.
+        UserError: the optimizer was saved in the other form.
     """
     if (checkpoint / "optimizer.pt").is_file() == sharded:
         other = "without FSDP" if sharded else "with FSDP"
-        raise TrainingError(
+        raise UserError(
             f"{str(checkpoint)!r} holds the optimizer in the form of a run {other}: go on {other}"
         )
 

@@ -14,13 +14,12 @@ from transformers import PreTrainedModel, Trainer
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.loading import load_checkpoint
 from mra_plugin.encoders.positions import extend_positions
-from mra_plugin.errors import ConversionError
+from mra_plugin.errors import UserError
 
-from .closeness import Closeness
 from .config import TrainingConfig
-from .errors import TrainingError
 from .losses import labelled_loss
 from .models import encoder_of
+from .teacher_closeness import TeacherCloseness
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Distillation:
     """
 
     teacher: PreTrainedModel
-    closeness: Closeness
+    closeness: TeacherCloseness
     headless: bool
 
 
@@ -42,17 +41,17 @@ def load_teacher(config: TrainingConfig, student: PreTrainedModel, length: int) 
     """The teacher's encoder with exact attention, its positions tiled up to ``length`` tokens.
 
     Raises:
-        TrainingError: it can't be loaded, or has not the student's layers and width.
+        UserError: it can't be loaded, or has not the student's layers and width.
     """
     name = config.model if config.distill == "self" else str(config.distill)
     try:
         teacher = make_exact(encoder_of(load_checkpoint(name).model))
-    except ConversionError as error:
-        raise TrainingError(f"distill={config.distill!r} can't be the teacher: {error}") from None
+    except UserError as error:
+        raise UserError(f"distill={config.distill!r} can't be the teacher: {error}") from None
     for size in ("vocab_size", "hidden_size", "num_hidden_layers"):
         theirs, ours = getattr(teacher.config, size, None), getattr(student.config, size, None)
         if theirs != ours:
-            raise TrainingError(
+            raise UserError(
                 f"distill={config.distill!r} has {size}={theirs}, but {config.model!r} has {ours}"
             )
     extend_positions(teacher, length)

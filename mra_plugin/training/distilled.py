@@ -58,7 +58,7 @@ def write_closeness(
     Args:
         config: of the run.
         out: its folder.
-        before: what `Closeness.measure` found before training.
+        before: what `TeacherCloseness.measure` found before training.
         after: and after it.
         seconds: that training took; None if it was resumed.
         device: that it trained on.

@@ -14,45 +14,46 @@ from transformers import (
     EvalPrediction,
 )
 
+from mra_plugin.errors import UserError
+
 from .config import TrainingConfig
-from .errors import TrainingError
 from .losses import IGNORED, labelled_loss
 from .models import example_length, known_labels, load_model
-from .prepared import Work
+from .prepared import PreparedTask
 from .task_data import check_classify, check_tokens, read_examples
 
 # The label of words that are no part of anything, by custom.
 OUTSIDE = "O"
 
 
-def classify(config: TrainingConfig, tokenizer: Any) -> Work:
+def prepare_classify(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
     """A label for each text.
 
     Raises:
-        TrainingError: model, data and settings don't fit each other.
+        UserError: model, data and settings don't fit each other.
     """
     return _prepare(config, tokenizer, of_words=False)
 
 
-def tokens(config: TrainingConfig, tokenizer: Any) -> Work:
+def prepare_tokens(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
     """A label for each word.
 
     Raises:
-        TrainingError: model, data and settings don't fit each other.
+        UserError: model, data and settings don't fit each other.
     """
     if not tokenizer.is_fast:
-        raise TrainingError(f"task 'tokens' needs a fast tokenizer, {config.model!r} has none")
+        raise UserError(f"task 'tokens' needs a fast tokenizer, {config.model!r} has none")
     return _prepare(config, tokenizer, of_words=True)
 
 
-def _prepare(config: TrainingConfig, tokenizer: Any, of_words: bool) -> Work:
+def _prepare(config: TrainingConfig, tokenizer: Any, of_words: bool) -> PreparedTask:
     train, held_out = read_examples(config, check_tokens if of_words else check_classify)
     names = _names(config, train)
     ids = {name: number for number, name in enumerate(names)}
     for row in held_out:
         for label in row["labels"]:
             if label not in ids:
-                raise TrainingError(f"{row['where']}: no example to train on has label {label!r}")
+                raise UserError(f"{row['where']}: no example to train on has label {label!r}")
     settings = {"num_labels": len(names), "label2id": ids, "id2label": dict(enumerate(names))}
     model_class: Any = (
         AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
@@ -66,7 +67,7 @@ def _prepare(config: TrainingConfig, tokenizer: Any, of_words: bool) -> Work:
     ]
     if cut:
         notes.append(f"{len(cut)} texts are cut at {length} tokens, such as {cut[0]}")
-    return Work(
+    return PreparedTask(
         model=model,
         train_data=sets[0],
         eval_data=sets[1] or None,

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-import mra_plugin
+from mra_plugin.adapters.transformers.patching import patch
 from mra_plugin.encoders.loading import first_line, is_missing_folder, quiet
 from mra_plugin.encoders.positions import position_tables
+from mra_plugin.errors import UserError
 from mra_plugin.parallel.shards import attends_across
 from mra_plugin.parallel.ulysses import NAME
 
 from .config import TrainingConfig
-from .errors import TrainingError
 
 
 def load_tokenizer(name: str, words: bool = False) -> Any:
@@ -27,7 +27,7 @@ def load_tokenizer(name: str, words: bool = False) -> Any:
         words: whether it will be given words instead of texts.
 
     Raises:
-        TrainingError: there is none at ``name``.
+        UserError: there is none at ``name``.
     """
     _check_folder(name)
     with _loading(name, "tokenizer"):
@@ -53,7 +53,7 @@ def load_model(
         are random, weights of the checkpoint that it has no use for).
 
     Raises:
-        TrainingError: it can't be loaded, or can't take the attention.
+        UserError: it can't be loaded, or can't take the attention.
     """
     name = config.model
     _check_folder(name)
@@ -80,33 +80,6 @@ def load_model(
     return model, notes
 
 
-def put_attention(model: PreTrainedModel, config: TrainingConfig) -> None:
-    """Puts in the attention that the settings name, if they name one.
-
-    Raises:
-        TrainingError: there is no such attention, the model can't take it, or the model has one
-            for shards of sequences.
-    """
-    params = {} if config.block_per_row is None else {"block_per_row": config.block_per_row}
-    try:
-        if config.attention is not None:
-            mra_plugin.patch(model, attention=config.attention, **params)
-        sharded = attends_across(model.config)
-    except (LookupError, TypeError, ValueError) as error:
-        raise TrainingError(f"can't use attention {config.attention!r}: {error}") from None
-    if sharded:  # it would take the examples of all processes for parts of one
-        raise TrainingError(
-            f"attention {NAME!r} is for sequences in shards, and `mra train` gives each process "
-            "whole ones; its own training loop is in docs/scaling.md"
-        )
-
-
-def encoder_of(model: Any) -> PreTrainedModel:
-    """A model without its heads."""
-    encoder: PreTrainedModel = model.base_model
-    return encoder
-
-
 def longest_input(model: PreTrainedModel) -> int | None:
     """Tokens that a model can read; None where its config doesn't say."""
     for table in position_tables(model):
@@ -119,24 +92,51 @@ def example_length(config: TrainingConfig, model: PreTrainedModel) -> int:
     """Tokens of an example: ``length`` of the settings, or the most that the model can read.
 
     Raises:
-        TrainingError: the model can't read so many, or does not say how many it can.
+        UserError: the model can't read so many, or does not say how many it can.
     """
     limit = longest_input(model)
     if config.length is None and limit is None:
-        raise TrainingError(f"length must be given: {config.model!r} names no limit of its own")
+        raise UserError(f"length must be given: {config.model!r} names no limit of its own")
     if config.length is not None and limit is not None and config.length > limit:
-        raise TrainingError(
+        raise UserError(
             f"length must be at most {limit}, the positions of {config.model!r}, got "
             f"{config.length}; `mra convert` stretches a model"
         )
     return int(config.length or limit or 0)
 
 
+def put_attention(model: PreTrainedModel, config: TrainingConfig) -> None:
+    """Puts in the attention that the settings name, if they name one.
+
+    Raises:
+        UserError: there is no such attention, the model can't take it, or the model has one
+            for shards of sequences.
+    """
+    params = {} if config.block_per_row is None else {"block_per_row": config.block_per_row}
+    try:
+        if config.attention is not None:
+            patch(model, attention=config.attention, **params)
+        sharded = attends_across(model.config)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"can't use attention {config.attention!r}: {error}") from None
+    if sharded:  # it would take the examples of all processes for parts of one
+        raise UserError(
+            f"attention {NAME!r} is for sequences in shards, and `mra train` gives each process "
+            "whole ones; its own training loop is in docs/scaling.md"
+        )
+
+
+def encoder_of(model: Any) -> PreTrainedModel:
+    """A model without its heads."""
+    encoder: PreTrainedModel = model.base_model
+    return encoder
+
+
 def known_labels(config: TrainingConfig) -> dict[int, str]:
     """The labels that a checkpoint's config names, by number.
 
     Raises:
-        TrainingError: there is no config.
+        UserError: there is no config.
     """
     with _loading(config.model, "config"):
         return AutoConfig.from_pretrained(config.model).id2label or {}
@@ -151,7 +151,7 @@ def save_memory(model: PreTrainedModel) -> None:
 
 def _check_folder(name: str) -> None:
     if is_missing_folder(name):
-        raise TrainingError(f"there is no folder {name!r}")
+        raise UserError(f"there is no folder {name!r}")
 
 
 def _note(names: Collection[str], what: str) -> list[str]:
@@ -165,4 +165,4 @@ def _loading(name: str, what: str) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
-        raise TrainingError(f"can't load the {what} of {name!r}: {first_line(error)}") from None
+        raise UserError(f"can't load the {what} of {name!r}: {first_line(error)}") from None

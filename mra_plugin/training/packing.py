@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from mra_plugin.encoders.framing import Frame, frame_of
+from mra_plugin.errors import UserError
 
-from .errors import TrainingError
 from .text_data import Documents
 
 # Documents that are shuffled among each other, and that are tokenized at a time.
@@ -104,7 +104,7 @@ class PackedStream(IterableDataset[dict[str, Any]]):
                 empty = False
                 yield ids
             if empty:
-                raise TrainingError("the model's tokenizer finds no tokens in the training data")
+                raise UserError("the model's tokenizer finds no tokens in the training data")
 
 
 def packed_list(

@@ -12,7 +12,7 @@ from .distillation import Distillation
 
 
 @dataclass
-class Work:
+class PreparedTask:
     """What a Trainer needs to know of a task.
 
     Attributes:

@@ -11,24 +11,25 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, EvalPrediction
 
+from mra_plugin.errors import UserError
+
 from .config import TrainingConfig
-from .errors import TrainingError
 from .losses import IGNORED, loss_of_logits
 from .models import example_length, load_model
-from .prepared import Work
+from .prepared import PreparedTask
 from .task_data import check_qa, read_examples
 
 
-def answers(config: TrainingConfig, tokenizer: Any) -> Work:
+def prepare_qa(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
     """Start and end of an answer in its context.
 
     Raises:
-        TrainingError: model, data and settings don't fit each other.
+        UserError: model, data and settings don't fit each other.
     """
     if not tokenizer.is_fast:
-        raise TrainingError(f"task 'qa' needs a fast tokenizer, {config.model!r} has none")
+        raise UserError(f"task 'qa' needs a fast tokenizer, {config.model!r} has none")
     if tokenizer.padding_side != "right":
-        raise TrainingError(
+        raise UserError(
             f"task 'qa' needs a tokenizer that pads on the right, that of {config.model!r} pads on "
             f"the {tokenizer.padding_side}"
         )
@@ -43,8 +44,8 @@ def answers(config: TrainingConfig, tokenizer: Any) -> Work:
     if len(train_data) < len(train):
         notes.append(f"{len(train) - len(train_data)} of them lost their answer: not trained on")
     if not train_data:
-        raise TrainingError(f"no answer lies within the first {length} tokens")
-    return Work(
+        raise UserError(f"no answer lies within the first {length} tokens")
+    return PreparedTask(
         model=model,
         train_data=[_inputs(row) for row in train_data],
         eval_data=[_inputs(row) for row in encoded[1]] or None,
@@ -111,7 +112,7 @@ def _encode(row: dict[str, Any], tokenizer: Any, length: int) -> dict[str, Any]:
                 return_offsets_mapping=True,
             )
         except Exception as error:
-            raise TrainingError(f"{row['where']}: the question leaves no room: {error}") from None
+            raise UserError(f"{row['where']}: the question leaves no room: {error}") from None
     places = [
         place if sequence == 1 else None
         for place, sequence in zip(inputs.pop("offset_mapping"), inputs.sequence_ids(), strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging
 
+from mra_plugin.errors import UserError
 from mra_plugin.parallel.parameters import shard_for_accelerate
 
 from .arguments import trainer_arguments
@@ -19,14 +20,19 @@ from .checkpoints import SETTINGS, check_folder, check_optimizer
 from .config import TrainingConfig
 from .distillation import DistillationTrainer
 from .distilled import write_closeness, write_whole
-from .errors import TrainingError
-from .labels import classify, tokens
+from .labels import prepare_classify, prepare_tokens
 from .models import encoder_of, load_tokenizer, save_memory
-from .prepared import Work
-from .qa import answers
-from .text_tasks import distillation, masked_lm
+from .prepared import PreparedTask
+from .qa import prepare_qa
+from .settings_file import settings_to_yaml
+from .text_tasks import prepare_distillation, prepare_mlm
 
-TASKS = {"mlm": masked_lm, "classify": classify, "tokens": tokens, "qa": answers}
+PREPARE = {
+    "mlm": prepare_mlm,
+    "classify": prepare_classify,
+    "tokens": prepare_tokens,
+    "qa": prepare_qa,
+}
 
 
 def train(
@@ -46,68 +52,68 @@ def train(
         versions: of what is installed, for the records.
 
     Raises:
-        TrainingError: settings, data and folder don't fit each other.
+        UserError: settings, data and folder don't fit each other.
     """
     checkpoint = check_folder(out, config, resume)
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model, words=config.task == "tokens")
-    prepare = TASKS[config.task] if config.distill is None else distillation
-    work = prepare(config, tokenizer)
+    prepare = PREPARE[config.task] if config.distill is None else prepare_distillation
+    task = prepare(config, tokenizer)
     try:
-        trainer = _trainer(config, out, tokenizer, work)
+        trainer = _trainer(config, out, tokenizer, task)
     except ValueError as error:  # what the device or the model can't do
-        raise TrainingError(str(error)) from None
+        raise UserError(str(error)) from None
     if checkpoint:
         check_optimizer(checkpoint, sharded=trainer.is_fsdp_enabled)
     main = trainer.is_world_process_zero()
     if main:
         out.mkdir(parents=True, exist_ok=True)
-        (out / SETTINGS).write_text(config.yaml(), encoding="utf-8")
-        for note in work.notes:
+        (out / SETTINGS).write_text(settings_to_yaml(config), encoding="utf-8")
+        for note in task.notes:
             say(note)
         if resume:
             say(f"going on from {checkpoint or 'the start: there is no checkpoint yet'}")
-    heal = work.distillation
-    before = heal.closeness.measure(encoder_of(work.model)) if heal and main else []
-    shard_for_accelerate(work.model, trainer.accelerator)
+    distillation = task.distillation
+    before = distillation.closeness.measure(encoder_of(task.model)) if distillation and main else []
+    shard_for_accelerate(task.model, trainer.accelerator)
     started = time.perf_counter()
     with suppress(NoStepLeftError):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = None if checkpoint else time.perf_counter() - started
-    if work.eval_data:
+    if task.eval_data:
         trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
-    if heal and main:
-        after = heal.closeness.measure(write_whole(config, out, heal.headless))
+    if distillation and main:
+        after = distillation.closeness.measure(write_whole(config, out, distillation.headless))
         device = str(trainer.args.device)
         write_closeness(config, out, before, after, seconds, device, versions, say)
 
 
-def _trainer(config: TrainingConfig, out: Path, tokenizer: Any, work: Work) -> Trainer:
+def _trainer(config: TrainingConfig, out: Path, tokenizer: Any, task: PreparedTask) -> Trainer:
     if config.gradient_checkpointing:
-        save_memory(work.model)
+        save_memory(task.model)
     parts: dict[str, Any] = {
-        "model": work.model,
-        "args": trainer_arguments(config, out, evaluates=bool(work.eval_data)),
-        "data_collator": work.collator,
-        "train_dataset": work.train_data,
-        "eval_dataset": work.eval_data,
+        "model": task.model,
+        "args": trainer_arguments(config, out, evaluates=bool(task.eval_data)),
+        "data_collator": task.collator,
+        "train_dataset": task.train_data,
+        "eval_dataset": task.eval_data,
         "processing_class": tokenizer,
     }
-    if work.distillation is None:
+    if task.distillation is None:
         trainer = Trainer(
             **parts,
-            compute_loss_func=work.loss,
-            compute_metrics=work.metrics,
-            preprocess_logits_for_metrics=work.keep,
+            compute_loss_func=task.loss,
+            compute_metrics=task.metrics,
+            preprocess_logits_for_metrics=task.keep,
         )
     else:
         trainer = DistillationTrainer(
-            **parts, teacher=work.distillation.teacher, mlm_weight=config.mlm_weight
+            **parts, teacher=task.distillation.teacher, mlm_weight=config.mlm_weight
         )
         if trainer.is_fsdp_enabled:  # transformers collects them by classes that sharding changes
-            raise TrainingError(
+            raise UserError(
                 "distill needs the hidden states of every layer, which a model under FSDP does not "
                 "give: use torchrun without it"
             )

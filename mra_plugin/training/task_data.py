@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from mra_plugin.errors import UserError
+
 from .config import TrainingConfig
-from .errors import TrainingError
 from .text_data import JSON_LINES, find_files, is_held_out, read_json_lines
 
 
@@ -27,12 +28,10 @@ class Line:
     content: dict[str, Any]
 
     def fail(self, field: str, wanted: str, value: Any) -> NoReturn:
-        """Raises a `TrainingError` that names line and field."""
+        """Raises a `UserError` that names line and field."""
         shown = repr(value)
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        raise TrainingError(
-            f"{self.file}:{self.number}: field {field!r} must be {wanted}, got {shown}"
-        )
+        raise UserError(f"{self.file}:{self.number}: field {field!r} must be {wanted}, got {shown}")
 
     def text(self, field: str) -> str:
         """A field that must hold some text."""
@@ -100,7 +99,7 @@ def read_examples(
         (examples to train on, examples to evaluate on), each with its ``where``: "FILE:LINE".
 
     Raises:
-        TrainingError: a line is wrong, a file is no JSON lines file, or no example is left.
+        UserError: a line is wrong, a file is no JSON lines file, or no example is left.
     """
     rows = _read("data", config.data, check)
     if config.eval_data:
@@ -112,9 +111,9 @@ def read_examples(
             content = json.dumps({**row, "where": None}, sort_keys=True)
             (held_out if is_held_out(content, config.eval_share) else train).append(row)
     if not train:
-        raise TrainingError("data holds no example to train on")
+        raise UserError("data holds no example to train on")
     if (config.eval_data or config.eval_share) and not held_out:
-        raise TrainingError("no example is left to evaluate on")
+        raise UserError("no example is left to evaluate on")
     return train, held_out
 
 
@@ -124,7 +123,7 @@ def _read(
     rows = []
     for file in find_files(option, patterns):
         if not file.endswith(JSON_LINES):
-            raise TrainingError(f"{option}: {file!r} must be JSON lines ({', '.join(JSON_LINES)})")
+            raise UserError(f"{option}: {file!r} must be JSON lines ({', '.join(JSON_LINES)})")
         for number, content in read_json_lines(file):
             row = check(Line(file, number, content))
             rows.append({**row, "where": f"{file}:{number}"})

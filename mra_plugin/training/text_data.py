@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import datasets  # type: ignore[import-untyped]
 
-from .errors import TrainingError
+from mra_plugin.errors import UserError
 
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 # A stream of rows {"text": str}.
@@ -31,7 +31,7 @@ def find_files(option: str, patterns: Sequence[str]) -> list[str]:
         patterns: files, folders (their ``.txt`` and JSON lines files at any depth) or globs.
 
     Raises:
-        TrainingError: a pattern stands for no file.
+        UserError: a pattern stands for no file.
     """
     files: dict[str, None] = {}
     for pattern in patterns:
@@ -43,7 +43,7 @@ def find_files(option: str, patterns: Sequence[str]) -> list[str]:
         else:
             found = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
         if not found:
-            raise TrainingError(f"{option}: no text files at {pattern!r}")
+            raise UserError(f"{option}: no text files at {pattern!r}")
         files.update(dict.fromkeys(found))
     return list(files)
 
@@ -52,7 +52,7 @@ def read_json_lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number (from 1) and content of each line of a JSON lines file that is not empty.
 
     Raises:
-        TrainingError: a line is no JSON object; with file, line and column.
+        UserError: a line is no JSON object; with file, line and column.
     """
     with _open(file) as lines:
         for number, line in enumerate(_decoded(file, lines), 1):
@@ -61,11 +61,11 @@ def read_json_lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 content = json.loads(line)
             except json.JSONDecodeError as error:
-                raise TrainingError(f"{file}:{number}:{error.colno}: {error.msg}") from None
+                raise UserError(f"{file}:{number}:{error.colno}: {error.msg}") from None
             if not isinstance(content, dict):
-                raise TrainingError(f"{file}:{number}:1: must be a JSON object, got {line[:40]!r}")
+                raise UserError(f"{file}:{number}:1: must be a JSON object, got {line[:40]!r}")
             if _ESCAPED.search(line) and _HALF.search(json.dumps(content, ensure_ascii=False)):
-                raise TrainingError(f"{file}:{number}: has half of a character, such as \\ud83d")
+                raise UserError(f"{file}:{number}: has half of a character, such as \\ud83d")
             yield number, content
 
 
@@ -82,7 +82,7 @@ def documents(files: Sequence[str], share: float = 0.0, held_out: bool = False) 
         held_out: whether the held-out documents are wanted, or the others.
 
     Returns:
-        Rows {"text": str}; iterating raises `TrainingError` at what can't be read.
+        Rows {"text": str}; iterating raises `UserError` at what can't be read.
     """
     return datasets.IterableDataset.from_generator(
         _rows, gen_kwargs={"files": list(files), "share": share, "held_out": held_out}
@@ -108,7 +108,7 @@ def _texts(file: str) -> Iterator[str]:
         return
     for number, line in read_json_lines(file):
         if not isinstance(line.get("text"), str):
-            raise TrainingError(
+            raise UserError(
                 f"{file}:{number}: field 'text' must be a string, got {line.get('text')!r}"
             )
         yield line["text"]
@@ -118,11 +118,11 @@ def _open(file: str) -> Any:
     try:
         return open(file, encoding="utf-8")
     except OSError as error:
-        raise TrainingError(f"can't read {file!r}: {error.strerror}") from None
+        raise UserError(f"can't read {file!r}: {error.strerror}") from None
 
 
 def _decoded(file: str, lines: Any) -> Iterator[str]:
     try:
         yield from lines
     except UnicodeDecodeError:
-        raise TrainingError(f"{file!r} is not a text file in UTF-8") from None
+        raise UserError(f"{file!r} is not a text file in UTF-8") from None

@@ -10,35 +10,34 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from mra_plugin.encoders.framing import frame_of
 from mra_plugin.encoders.loading import load_checkpoint
-from mra_plugin.errors import ConversionError
+from mra_plugin.errors import UserError
 
-from .closeness import Closeness
 from .config import TrainingConfig
 from .distillation import Distillation, load_teacher, without_dropout
-from .errors import TrainingError
 from .losses import labelled_loss
 from .masking import NumberedMasking, example_losses, padded, perplexity
 from .models import encoder_of, example_length, load_model, longest_input, put_attention
 from .packing import PackedStream, packed_list
-from .prepared import Work
+from .prepared import PreparedTask
+from .teacher_closeness import TeacherCloseness
 from .text_data import Documents, documents, find_files
 
 # Examples that perplexity is measured on, at most.
 EVALUATED = 256
 
 
-def masked_lm(config: TrainingConfig, tokenizer: Any) -> Work:
+def prepare_mlm(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
     """Masked language modelling on packed text.
 
     Raises:
-        TrainingError: model, data and settings don't fit each other.
+        UserError: model, data and settings don't fit each other.
     """
     if tokenizer.mask_token is None:
-        raise TrainingError(f"the tokenizer of {config.model!r} has no mask token to train with")
+        raise UserError(f"the tokenizer of {config.model!r} has no mask token to train with")
     model, notes = load_model(config, AutoModelForMaskedLM)
     length = example_length(config, model)
     train_data, eval_data = packed_data(config, tokenizer, length, EVALUATED)
-    return Work(
+    return PreparedTask(
         model=model,
         train_data=train_data,
         eval_data=eval_data,
@@ -50,16 +49,14 @@ def masked_lm(config: TrainingConfig, tokenizer: Any) -> Work:
     )
 
 
-def distillation(config: TrainingConfig, tokenizer: Any) -> Work:
+def prepare_distillation(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
     """Distillation from an exact teacher on packed text, with masked LM beside it if wanted.
 
     Raises:
-        TrainingError: model, teacher, data and settings don't fit each other.
+        UserError: model, teacher, data and settings don't fit each other.
     """
     if not config.eval_data and not config.eval_share:
-        raise TrainingError(
-            "distill reports closeness on held-out text: give eval_data or eval_share"
-        )
+        raise UserError("distill reports closeness on held-out text: give eval_data or eval_share")
     masked = config.mlm_weight > 0
     model, notes = load_model(config, AutoModelForMaskedLM) if masked else (_whole(config), [])
     length = example_length(config, model)
@@ -67,7 +64,7 @@ def distillation(config: TrainingConfig, tokenizer: Any) -> Work:
     limit = longest_input(model) or max(config.closeness_lengths)
     lengths = [tokens for tokens in config.closeness_lengths if tokens <= limit]
     teacher = load_teacher(config, model, max([length, *lengths]))
-    closeness = Closeness(teacher, held_out(config), tokenizer, lengths)
+    closeness = TeacherCloseness(teacher, held_out(config), tokenizer, lengths)
     left_out = sorted(set(config.closeness_lengths) - set(closeness.lengths))
     if left_out:
         notes.append(f"no closeness at {left_out}: beyond the model or the held-out text")
@@ -78,7 +75,7 @@ def distillation(config: TrainingConfig, tokenizer: Any) -> Work:
         if "pooler" in name.split("."):
             weight.requires_grad_(False)
     collator = NumberedMasking(tokenizer, mlm_probability=config.mask_share, seed=config.seed)
-    return Work(
+    return PreparedTask(
         model=trained,
         train_data=train_data,
         eval_data=None,
@@ -115,10 +112,10 @@ def packed_data(
         (endless stream to train on, list to evaluate on if the settings ask for it).
 
     Raises:
-        TrainingError: there is no text, or no room for it.
+        UserError: there is no text, or no room for it.
     """
     if length <= frame_of(tokenizer).size:
-        raise TrainingError(
+        raise UserError(
             f"length must be more than the {frame_of(tokenizer).size} special tokens that the "
             f"model puts around any text, got {length}"
         )
@@ -129,7 +126,7 @@ def packed_data(
     eval_data = packed_list(held_out(config), tokenizer, length, evaluated)
     if not eval_data:
         what = f"eval_share={config.eval_share}" if config.eval_share else "eval_data"
-        raise TrainingError(f"no text was held out by {what}")
+        raise UserError(f"no text was held out by {what}")
     return stream, eval_data
 
 
@@ -142,10 +139,7 @@ def held_out(config: TrainingConfig) -> Documents:
 
 def _whole(config: TrainingConfig) -> PreTrainedModel:
     """The checkpoint as the class that it was saved from, with the attention asked for."""
-    try:
-        model = load_checkpoint(config.model).model
-        model.float()
-    except ConversionError as error:
-        raise TrainingError(str(error)) from None
+    model = load_checkpoint(config.model).model
+    model.float()
     put_attention(model, config)
     return model

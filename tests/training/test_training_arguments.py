@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import Result
 
-from mra_plugin.training.config import TrainingConfig, settings_from_yaml
+from mra_plugin.cli import app
+from mra_plugin.training.config import TASKS, TYPES, TrainingConfig
+from mra_plugin.training.run import PREPARE
+from mra_plugin.training.settings_file import settings_from_yaml, settings_to_yaml
 
 Train = Callable[..., Result]
 
@@ -25,8 +29,22 @@ def refusal(result: Result) -> str:
 
 def test_yaml_gives_back_the_settings(tmp_path: Path) -> None:
     config = TrainingConfig("m", ("a", "b"), steps=5, learning_rate=1e-5, closeness_lengths=(64,))
-    (tmp_path / "c.yaml").write_text(config.yaml())
+    (tmp_path / "c.yaml").write_text(settings_to_yaml(config))
     assert TrainingConfig(**settings_from_yaml(tmp_path / "c.yaml")) == config
+
+
+def test_each_setting_is_an_option_and_its_help_gives_the_default() -> None:
+    command: Any = typer.main.get_command(app)
+    options = {option.name: option for option in command.commands["train"].params}
+    assert TYPES.keys() <= options.keys()
+    assert options["task"].help.startswith("mlm (default)")
+    assert options["batch_size"].help == "Examples of a step, over all processes (8)."
+    assert options["epochs"].help == "Passes over the data, for tasks (3)."
+    assert options["learning_rate"].help == "After the warm-up (5e-5)."
+
+
+def test_each_task_is_prepared() -> None:
+    assert tuple(PREPARE) == TASKS
 
 
 def test_yaml_in_other_spellings(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import BertForMaskedLM
 from typer.testing import Result
 
+from mra_plugin.errors import UserError
 from mra_plugin.training.checkpoints import check_optimizer
-from mra_plugin.training.errors import TrainingError
 
 Train = Callable[..., Result]
 COMMON = ("--log-every", 1, "--batch-size", 4, "--learning-rate", 1e-2)
@@ -88,7 +88,7 @@ def test_an_optimizer_in_the_other_form(
 ) -> None:
     out = run(train, arguments, tmp_path / "out")
     checkpoint = out / f"checkpoint-{checkpoints(out)[-1]}"
-    with pytest.raises(TrainingError, match="in the form of a run without FSDP"):
+    with pytest.raises(UserError, match="in the form of a run without FSDP"):
         check_optimizer(checkpoint, sharded=True)
     check_optimizer(checkpoint, sharded=False)
     (checkpoint / "optimizer.pt").rename(checkpoint / "optimizer.bin")

@@ -9,7 +9,7 @@ import torch
 from helpers.letter_data import letter_tokenizer, save_lines
 
 from mra_plugin.encoders.framing import Frame, frame_of
-from mra_plugin.training.errors import TrainingError
+from mra_plugin.errors import UserError
 from mra_plugin.training.masking import NumberedMasking
 from mra_plugin.training.packing import PackedStream, windows
 from mra_plugin.training.text_data import documents, find_files
@@ -75,7 +75,7 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
 
     assert names("") == ["a.txt", "b.txt", "in/d.jsonl"]
     assert names("*.md", "a.txt", "c.md") == ["c.md", "a.txt"]
-    with pytest.raises(TrainingError, match=r"data: no text files at .*no\*"):
+    with pytest.raises(UserError, match=r"data: no text files at .*no\*"):
         names("no*")
 
 
@@ -91,13 +91,13 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     file = save_lines(tmp_path / "a.jsonl", [{"text": "a"}, line])
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(UserError, match=message):
         list(documents([str(file)]))
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(TrainingError, match="not a text file in UTF-8"):
+    with pytest.raises(UserError, match="not a text file in UTF-8"):
         list(documents([str(tmp_path / "a.txt")]))
 
 
@@ -119,5 +119,5 @@ def test_documents_without_tokens_end_the_run(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"text": "  "}))
     stream = PackedStream(documents([str(file)]), letter_tokenizer(), 8, seed=0)
-    with pytest.raises(TrainingError, match="finds no tokens"):
+    with pytest.raises(UserError, match="finds no tokens"):
         next(iter(stream))

@@ -18,7 +18,7 @@ from .text_data import Documents
 EXAMPLES = 4
 
 
-class Closeness:
+class TeacherCloseness:
     """The distance to the teacher at several lengths, before training and after."""
 
     def __init__(
