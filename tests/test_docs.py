@@ -43,7 +43,7 @@ GIVEN: dict[str, Callable[[], dict[str, object]]] = {
     "how-it-works.md": demo,
     "long-documents.md": checkpoints,
 }
-WITHOUT_PYTHON = {"README.md"}
+WITHOUT_PYTHON = {"README.md", "architecture.md", "decisions.md"}
 # Where more is checked of a page than that it runs.
 RUN_ELSEWHERE = {"scaling.md": ROOT / "tests" / "parallel" / "test_parallel_docs.py"}
 # How commands run here: small, on PATH and FILE of a toy.

@@ -6,30 +6,65 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# What each implementation of the operators may import of its own package.
-SHARED = {"options", "blocks", "choice", "coarse", "pooled", "problem"}
-IMPLEMENTATIONS = {
-    "reference": SHARED,
-    "exact": SHARED,
-    "eager": SHARED | {"head_group", "operator_pair"},
-    "head_group": SHARED | {"tiles"},
-    "tiles": set(),
-    "operator_pair": {"options", "problem"},
-    "problem": {"options", "blocks"},
-    "nystrom": {"blocks", "checks"},
+
+# From the ground up; docs/architecture.md says what each room is for. A room imports from those
+# that stand here behind its name, and from itself.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "ops": set(),
+    "registry": set(),
+    "testing": {"registry"},
+    "environment": set(),
+    "backends": {"ops", "registry"},
+    "adapters": {"ops", "registry", "backends"},
+    "models": {"ops", "adapters"},
+    "parallel": {"ops", "registry", "adapters"},
+    "plugin": {"backends", "parallel", "registry"},
+    "encoders": {"errors", "ops", "registry", "adapters", "models"},
+    "convert": {"errors", "ops", "adapters", "models", "encoders"},
+    "training": {"errors", "registry", "adapters", "parallel", "encoders"},
+    "picture": {"errors", "ops", "registry", "encoders"},
+    "report": {"errors", "registry"},
+    "cli": {
+        *("errors", "ops", "registry", "adapters", "environment", "encoders"),
+        *("convert", "training", "picture", "report"),
+    },
+    "__init__": {"adapters", "models", "picture"},
+}
+# Libraries that only these rooms may import.
+OWNERS = {
+    "triton": {"ops"},
+    "xformers": {"adapters"},
+    "pluggy": {"registry"},
+    "transformers": {"adapters", "models", "parallel", "encoders", "convert", "training"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "matplotlib": {"picture", "report", "cli"},
 }
 
+# Rooms of ops that compute an attention. They share what else is in ops, and don't know each other
+# or the face.
+ATTENTIONS = {"reference", "exact", "eager", "triton", "nystrom", "local_attention"}
+FACE = {"__init__", "api", "implementations"}
 
-def imports(path: Path, package: str) -> set[str]:
-    """Absolute names of all modules that a file of ``package`` imports, at any depth of code."""
+
+def module_of(path: Path) -> list[str]:
+    """The names that lead to a file, from ``mra_plugin`` on."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return [*(["mra_plugin"] if parts[0] in ("ops", "registry") else []), *parts]
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all that a file imports, at any depth of code."""
+    package = module_of(path)[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
-            found |= {base} | {f"{base}.{name.name}" for name in node.names}
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            found |= {f"{base}.{name.name}" for name in node.names}
     return found
 
 
@@ -39,22 +74,63 @@ def sources(folder: str) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize(
-    ("folder", "foreign"),
-    [("ops", {"transformers", "xformers", "pluggy"}), ("registry", {"transformers", "triton"})],
-)
-def test_nothing_is_imported_upwards(folder: str, foreign: set[str]) -> None:
-    own = f"mra_plugin.{folder}"
-    for path in sources(folder):
-        inner = path.parent.relative_to(ROOT / folder).parts
-        for name in imports(path, ".".join([own, *inner])):
-            assert name.split(".")[0] not in foreign, f"{path.name} imports {name}"
-            if name.startswith("mra_plugin"):
-                assert name == "mra_plugin" or name.startswith(own), f"{path.name} imports {name}"
+FILES = [path for folder in ("ops", "registry", "mra_plugin") for path in sources(folder)]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_implementations_share_helpers_only(implementation: str) -> None:
-    names = imports(ROOT / "ops" / f"{implementation}.py", "mra_plugin.ops")
-    used = {name.split(".")[2] for name in names if name.startswith("mra_plugin.ops.")}
-    assert used <= IMPLEMENTATIONS[implementation]
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_imported_upwards(path: Path) -> None:
+    room = module_of(path)[1]
+    for name in imports(path):
+        library, *inner = name.split(".")
+        if library == "mra_plugin":
+            assert inner, f"imports the package's face, which is the roof: {name}"
+            assert inner[0] in {room, *ROOMS[room]}, f"{room} imports {name}"
+        else:
+            assert room in OWNERS.get(library, {room}), f"{room} imports {name}"
+
+
+def test_the_rooms_are_those_that_there_are() -> None:
+    assert set(ROOMS) == {module_of(path)[1] for path in FILES}
+    above: set[str] = set()
+    for room, below in ROOMS.items():
+        assert below <= above, f"{room} stands below what it imports"
+        above.add(room)
+
+
+def test_attentions_share_helpers_only() -> None:
+    assert {module_of(path)[2] for path in sources("ops")} >= ATTENTIONS | FACE
+    for path in sources("ops"):
+        own = module_of(path)[2]
+        used = {name.split(".")[2] for name in imports(path) if name.startswith("mra_plugin.ops.")}
+        if own in ATTENTIONS:
+            assert not used & ((ATTENTIONS - {own}) | FACE), f"{path} imports {used}"
+        elif own not in FACE:
+            assert not used & (ATTENTIONS | FACE), f"{path} is shared, and imports {used}"
+
+
+def test_terms_and_stages_know_the_joint_alone() -> None:
+    """A term of the eager softmax imports no other term; a kernel nothing but kernels."""
+    terms = {"fine", "coarse"}
+    for term in terms:
+        used = {part for name in imports(ROOT / f"ops/eager/{term}.py") for part in name.split(".")}
+        assert not used & (terms - {term} | {"operators"})
+    for path in sources("ops/triton/kernels"):
+        own = [name for name in imports(path) if name.startswith("mra_plugin.")]
+        assert all(name.startswith("mra_plugin.ops.triton.kernels.") for name in own), path
+
+
+def test_what_is_there_before_kernels_are_needs_no_triton() -> None:
+    for name in ("__init__", "operators", "kept"):
+        tree = ast.parse((ROOT / "ops" / "triton" / f"{name}.py").read_text())
+        at_import = {
+            alias.name if isinstance(node, ast.Import) else node.module
+            for node in tree.body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not at_import & {"triton", "whole_call", "arguments", "kernels"}, name
+
+
+@pytest.mark.parametrize("path", sources("benchmarks"), ids=lambda path: path.name)
+def test_benchmarks_stay_out_of_the_command_line(path: Path) -> None:
+    assert not {name for name in imports(path) if name.startswith("mra_plugin.cli")}
