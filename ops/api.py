@@ -122,7 +122,7 @@ def mra_attention(
         exactly = (impl == "auto" or implementation.exact_by_pytorch) and not return_lse
         if exactly and exact.covers_everything(query, key, options):
             return exact.attend(*arguments, scale)
-        if not implementation.differentiable_by_parts:
+        if not implementation.has_forward_mode:
             refuse_forward_mode(implementation.name, query=query, key=key, value=value)
         out, lse = implementation.attend(*arguments, options, scale)
     return (out, lse) if return_lse else out

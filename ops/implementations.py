@@ -37,8 +37,7 @@ class Implementation:
         why_unsupported: takes query, value and options that it knows; returns why it can't serve
             the call, or None.
         automatic_on: types of devices on which ``impl="auto"`` may take it; None means any.
-        differentiable_by_parts: whether PyTorch sees the operations in it, as forward-mode
-            derivatives need.
+        has_forward_mode: whether derivatives may run forward (torch.func.jvp).
         exact_by_pytorch: whether it leaves a budget that covers everything to PyTorch's own
             attention.
     """
@@ -48,7 +47,7 @@ class Implementation:
     attend: Callable[..., tuple[Tensor, Tensor]]
     why_unsupported: Callable[[Tensor, Tensor, MRAOptions], str | None] = _serves_any_call
     automatic_on: frozenset[str] | None = None
-    differentiable_by_parts: bool = False
+    has_forward_mode: bool = False
     exact_by_pytorch: bool = False
 
     def is_asked(self, impl: str, device: str) -> bool:
@@ -80,7 +79,7 @@ IMPLEMENTATIONS = (
         reference.SERVES,
         reference.attend,
         automatic_on=frozenset(),
-        differentiable_by_parts=True,
+        has_forward_mode=True,
     ),
 )
 
