@@ -12,7 +12,7 @@ import torch
 from cases import CannotRunError, Case, NotRun
 from settings import THREADS, Settings, settings_of
 
-from mra_plugin.cli.versions import installed_versions
+from mra_plugin.environment import installed_versions
 
 NOT_RUN = pytest.StashKey[list[NotRun]]()
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 import torch
 from cases import CannotRunError
 
-from mra_plugin.cli.compare.job import DEMO_MODEL, DEMO_TEXT
-from mra_plugin.cli.encoder import demo_model, load_encoder
-from mra_plugin.cli.errors import BadArgumentError
 from mra_plugin.encoders.capture import AttentionInputs, attention_inputs
+from mra_plugin.encoders.demo import DEMO_MODEL, DEMO_TEXT, demo_model, demo_text
+from mra_plugin.encoders.loading import load_encoder
 from mra_plugin.encoders.positions import extend_positions
-from mra_plugin.encoders.text import read_text, tokenize
+from mra_plugin.encoders.text import tokenize
+from mra_plugin.errors import UserError
 
 MODEL, TEXT = DEMO_MODEL, DEMO_TEXT
 
@@ -32,8 +32,8 @@ def real_inputs(tokens: int, device: torch.device) -> list[AttentionInputs]:
     """
     try:
         model, tokenizer = load_encoder(demo_model(), device, torch.float32)
-        text = tokenize(tokenizer, read_text(None), tokens)
-    except BadArgumentError as error:
+        text = tokenize(tokenizer, demo_text(), tokens)
+    except UserError as error:
         raise CannotRunError(str(error)) from None
     extend_positions(model, tokens)
     return attention_inputs(model, input_ids=torch.tensor([text.cut(tokens)], device=device))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mra_plugin.cli.errors import BadArgumentError
-from mra_plugin.cli.options import parse_device
+from mra_plugin.environment import parse_device
+from mra_plugin.errors import UserError
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
@@ -43,7 +43,7 @@ def settings_of(config: pytest.Config) -> Settings:
     """Reads the options of the command line; without ``--device``, a GPU goes first."""
     try:
         device = parse_device(config.getoption("--device"))
-    except BadArgumentError as error:
+    except UserError as error:
         raise pytest.UsageError(str(error)) from None
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     return Settings(config.getoption("--full"), device, dtype)

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import mra_plugin
 from mra_plugin.cli import app
-from mra_plugin.cli.encoder import demo_model
 from mra_plugin.encoders import measure
+from mra_plugin.encoders.demo import demo_model
 from mra_plugin.registry import api
 from mra_plugin.registry.host import Registry
 from mra_plugin.report.reading import read_results

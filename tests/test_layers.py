@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "convert": {"errors", "ops", "adapters", "models", "encoders"},
     "training": {"errors", "registry", "adapters", "parallel", "encoders"},
     "picture": {"errors", "ops", "registry", "encoders"},
-    "report": {"errors", "registry"},
+    "report": {"errors", "registry", "encoders"},
     "cli": {
         *("errors", "ops", "registry", "adapters", "environment", "encoders"),
         *("convert", "training", "picture", "report"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mra_plugin.cli.encoder import demo_model
+from mra_plugin.encoders.demo import demo_model
 from mra_plugin.registry import available_attention
 
 README = Path(__file__).parents[1] / "README.md"

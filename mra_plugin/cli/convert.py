@@ -9,15 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .errors import BadArgumentError, one_clear_line
-from .options import (
-    DeviceOption,
-    ModelArgument,
-    OutArgument,
-    parse_device,
-    parse_lengths,
-    positive_number,
-)
+from mra_plugin.environment import parse_device
+from mra_plugin.errors import UserError
+
+from .errors import one_clear_line
+from .options import DeviceOption, ModelArgument, OutArgument, parse_lengths, positive_number
 
 
 def convert(
@@ -103,20 +99,19 @@ def convert(
     """
     # Only now: these import torch.
     from mra_plugin.convert.job import convert as run
-    from mra_plugin.convert.request import Wish
+    from mra_plugin.convert.request import ConversionRequest
     from mra_plugin.convert.writing import check_target
+    from mra_plugin.encoders.pretrained import check_folder
     from mra_plugin.encoders.text import read_text, tokenize
-    from mra_plugin.errors import ConversionError
 
     from .convert_summary import print_summary
-    from .encoder import check_name
 
     with one_clear_line():
         if to not in (None, "mra"):
-            raise BadArgumentError(f"--to must be mra, got {to!r}")
+            raise UserError(f"--to must be mra, got {to!r}")
         if to == "mra" and attention != "mra":
-            raise BadArgumentError(f"--to mra goes with --attention mra, got {attention!r}")
-        wish = Wish(
+            raise UserError(f"--to mra goes with --attention mra, got {attention!r}")
+        request = ConversionRequest(
             max_length=None if max_length is None else positive_number("--max-length", max_length),
             positions=_positions(positions),
             attention=attention,
@@ -126,36 +121,33 @@ def convert(
             lengths=None if lengths is None else parse_lengths(lengths),
             device=parse_device(device),
         )
-        check_name("MODEL", model)
+        check_folder(model, "MODEL")
         content = read_text(text)
         console = Console(stderr=True)
+        check_target(out, model, overwrite)
+        # Even a status that vanishes leaves an empty line where there is no terminal.
+        status = console.status("loading") if console.is_terminal else None
+        if status:
+            status.start()
         try:
-            check_target(out, model, overwrite)
-            # Even a status that vanishes leaves an empty line where there is no terminal.
-            status = console.status("loading") if console.is_terminal else None
+            found = run(
+                model,
+                out,
+                request,
+                lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
+                started=lambda what: status.update(what) if status else None,
+            )
+        finally:
             if status:
-                status.start()
-            try:
-                found = run(
-                    model,
-                    out,
-                    wish,
-                    lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
-                    started=lambda what: status.update(what) if status else None,
-                )
-            finally:
-                if status:
-                    status.stop()
-        except ConversionError as error:
-            raise BadArgumentError(str(error)) from None
-    print_summary(found, wish, out)
+                status.stop()
+    print_summary(found, request, out)
 
 
 def _positions(how: str) -> Any:
     from mra_plugin.encoders.positions import METHODS
 
     if how not in METHODS:
-        raise BadArgumentError(f"--positions must be {' or '.join(METHODS)}, got {how!r}")
+        raise UserError(f"--positions must be {' or '.join(METHODS)}, got {how!r}")
     return how
 
 
@@ -167,7 +159,7 @@ def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict
     for one in given:
         name, equals, value = one.partition("=")
         if not name or not equals:
-            raise BadArgumentError(f"--set takes NAME=VALUE, got {one!r}")
+            raise UserError(f"--set takes NAME=VALUE, got {one!r}")
         try:
             params[name] = json.loads(value)
         except ValueError:
@@ -177,5 +169,5 @@ def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict
     try:
         build_attention(attention, **params)
     except (AttentionError, TypeError, ValueError) as error:
-        raise BadArgumentError(f"--attention: {error}") from None
+        raise UserError(f"--attention: {error}") from None
     return params

@@ -6,22 +6,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mra_plugin.convert.request import Converted, Wish
+from mra_plugin.convert.request import ConversionRequest, Converted
 
 
-def print_summary(found: Converted, wish: Wish, out: Path) -> None:
+def print_summary(found: Converted, request: ConversionRequest, out: Path) -> None:
     """Prints what was written, what the check says, and closeness to exact attention."""
     params = ", ".join(f"{name}={value}" for name, value in found.params.items())
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_row("written", f"{out} ({found.architecture}, {found.weight_bytes / 1e6:.1f} MB)")
-    facts.add_row("tokens", _tokens(found, wish))
-    facts.add_row("attention", f"{wish.attention}{f' ({params})' if params else ''}")
+    facts.add_row("tokens", _tokens(found, request))
+    facts.add_row("attention", f"{request.attention}{f' ({params})' if params else ''}")
     facts.add_row("data type", str(found.dtype).removeprefix("torch."))
     if found.left_out:
         facts.add_row("left out", ", ".join(found.left_out))
     if found.sentence_transformer:
         facts.add_row("not copied", "what sentence-transformers reads, such as pooling")
-    facts.add_row("check", _check(found, wish))
+    facts.add_row("check", _check(found, request))
     table = Table(
         title="beside exact attention",
         title_justify="left",
@@ -37,18 +37,18 @@ def print_summary(found: Converted, wish: Wish, out: Path) -> None:
     console.print(facts, "", table, highlight=False)
 
 
-def _tokens(found: Converted, wish: Wish) -> str:
+def _tokens(found: Converted, request: ConversionRequest) -> str:
     if found.after == found.before:
         return f"{found.after}, as before"
-    how = {"tile": "repeated", "interpolate": "interpolated"}[wish.positions]
+    how = {"tile": "repeated", "interpolate": "interpolated"}[request.positions]
     kind = "rotary positions" if found.rotary else f"learned positions, {how}"
     return f"{found.after}, from {found.before}; {kind}"
 
 
-def _check(found: Converted, wish: Wish) -> str:
-    budget = "with a full budget" if wish.attention == "mra" else "with exact attention"
+def _check(found: Converted, request: ConversionRequest) -> str:
+    budget = "with a full budget" if request.attention == "mra" else "with exact attention"
     old = "the old"
-    if wish.positions == "interpolate" and found.after > found.before and not found.rotary:
+    if request.positions == "interpolate" and found.after > found.before and not found.rotary:
         old = "the old one with interpolated positions"
     difference = f"up to {found.difference:.0e}" if found.difference else "to the last bit"
     return f"{budget} the new model equals {old} {difference}, at {found.checked} tokens"

@@ -6,6 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mra_plugin.environment import available_devices, installed_versions, warning_of_xformers
+
 
 def info() -> None:
     """Lists versions, devices, and every attention with where it comes from.
@@ -14,10 +16,6 @@ def info() -> None:
 
     Example: `mra info`
     """
-    # Only now: these import torch.
-    from .devices import available_devices
-    from .versions import installed_versions, warning_of_xformers
-
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for package, version in installed_versions().items():
         facts.add_row(package, version or "not installed")

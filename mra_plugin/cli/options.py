@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from .errors import BadArgumentError
+from mra_plugin.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def positive_number(option: str, text: str) -> int:
     except ValueError:
         number = 0
     if number <= 0:
-        raise BadArgumentError(f"{option} takes positive whole numbers, got {text!r}")
+        raise UserError(f"{option} takes positive whole numbers, got {text!r}")
     return number
 
 
@@ -65,34 +65,13 @@ def parse_dtype(name: str) -> torch.dtype:
     import torch
 
     if name not in DTYPES:
-        raise BadArgumentError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+        raise UserError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def parse_device(name: str | None) -> torch.device:
-    """The device that ``--device`` names; None means CUDA where there is one, otherwise the CPU."""
-    import torch
-
-    from .devices import available_devices
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        # Whether it is there shows only when something is put on it and read back.
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise BadArgumentError(
-            f"--device {name!r} can't be used here; available: {', '.join(available_devices())}"
-        ) from None
-    return device
 
 
 def writable(option: str, path: Path | None) -> Path | None:
     """Refuses a file that could not be written once all is measured."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise BadArgumentError(
-            f"{option} must name a file in a folder that exists, got {str(path)!r}"
-        )
+        raise UserError(f"{option} must name a file in a folder that exists, got {str(path)!r}")
     return path

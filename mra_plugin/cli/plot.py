@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from mra_plugin.environment import parse_device
 from mra_plugin.errors import UserError
 
 from .errors import one_clear_line
-from .options import ModelOption, TextOption, parse_device, positive_number
+from .options import ModelOption, TextOption, positive_number
 from .plot_output import check_target, show, write
 
 if TYPE_CHECKING:
@@ -116,18 +117,16 @@ def _compare(
     import torch
 
     from mra_plugin.encoders.capture import attention_inputs
-    from mra_plugin.encoders.loading import first_line
     from mra_plugin.encoders.positions import extend_positions
     from mra_plugin.encoders.text import read_text, tokenize
+    from mra_plugin.errors import first_line
     from mra_plugin.picture.drawing import pick_layer
     from mra_plugin.picture.head_comparison import compare_head
 
-    from .encoder import demo_model, load_encoder
+    from .encoder import load_encoder
 
     content, device = read_text(text), parse_device(None)
-    encoder, tokenizer = load_encoder(
-        demo_model() if model is None else model, device, torch.float32
-    )
+    encoder, tokenizer = load_encoder(model, device, torch.float32)
     read = tokenize(tokenizer, content, tokens)
     learned = extend_positions(encoder, tokens)
     input_ids = torch.tensor([read.cut(tokens)], device=device)
@@ -136,4 +135,4 @@ def _compare(
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"the model can't be drawn: {first_line(error)}") from None
     comparison = compare_head(pick_layer(layers, layer), head, options)
-    return comparison, read.repetitions(tokens, learned)
+    return comparison, read.repetitions(tokens, learned).sentences()

@@ -8,12 +8,12 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
+from mra_plugin.environment import installed_versions
 from mra_plugin.errors import UserError
 from mra_plugin.training.config import TYPES, TrainingConfig
 
 from .errors import one_clear_line
 from .options import ModelArgument, OutArgument
-from .versions import installed_versions
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:

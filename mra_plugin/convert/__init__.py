@@ -5,8 +5,7 @@ folder.
 """
 
 from mra_plugin.encoders.stretching import stretch
-from mra_plugin.errors import ConversionError
 
 from .mra_family import to_mra
 
-__all__ = ["ConversionError", "stretch", "to_mra"]
+__all__ = ["stretch", "to_mra"]

@@ -1,31 +1,19 @@
 """Whether a converted model computes what it should, and how close it is to exact attention."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import mra_plugin
+from mra_plugin.adapters.transformers.patching import patch
+from mra_plugin.encoders.closeness import Closeness, cosines, hidden_states, reading
 from mra_plugin.encoders.exact import make_exact
-from mra_plugin.encoders.loading import first_line
-from mra_plugin.encoders.measure import cosines
-from mra_plugin.errors import ConversionError
 from mra_plugin.ops import MRAOptions
 
 # Of a vocabulary's size each: a head need not speak at every token.
 _HEAD_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Closeness:
-    """The output of an encoder beside its output with exact attention, at one length."""
-
-    tokens: int
-    token_cosine: float
-    sentence_cosine: float
 
 
 def outputs(model: PreTrainedModel, input_ids: Sequence[int]) -> dict[str, Tensor]:
@@ -91,7 +79,7 @@ def give_full_budget(
     budget = {"block_per_row": blocks}
     if option("selection") == "global":
         budget["num_blocks"] = blocks**2
-    mra_plugin.patch(model, "mra", **{**params, **budget})
+    patch(model, "mra", **{**params, **budget})
 
 
 def closeness(
@@ -121,22 +109,15 @@ def closeness(
         started(f"{length} tokens: exact attention")
         exact = _hidden_states(make_exact(model), input_ids)
         started(f"{length} tokens: {attention}")
-        other = _hidden_states(mra_plugin.patch(model, attention, **params), input_ids)
+        other = _hidden_states(patch(model, attention, **params), input_ids)
         mask = torch.ones(exact.shape[:2], device=exact.device)
         found.append(Closeness(length, *cosines(exact, other, mask)))
     return found
 
 
 def _hidden_states(model: PreTrainedModel, input_ids: Sequence[int]) -> Tensor:
-    encoder: Any = model.base_model
-    try:
-        with torch.inference_mode():
-            hidden: Tensor = encoder(**_inputs(model, input_ids)).last_hidden_state
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ConversionError(
-            f"the model can't read {len(input_ids)} tokens: {first_line(error)}"
-        ) from error
-    return hidden
+    with reading(len(input_ids)):
+        return hidden_states(model.base_model, **_inputs(model, input_ids))
 
 
 def _inputs(model: PreTrainedModel, input_ids: Sequence[int]) -> dict[str, Tensor]:

@@ -10,24 +10,18 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import mra_plugin
+from mra_plugin.adapters.transformers.patching import patch, unpatch
 from mra_plugin.encoders.exact import make_exact
-from mra_plugin.encoders.loading import (
-    belongs_to,
-    first_line,
-    is_sentence_transformer,
-    lacks_pooler,
-    load_checkpoint,
-    quiet,
-    reload,
-)
+from mra_plugin.encoders.loading import lacks_pooler, load_checkpoint, reload
 from mra_plugin.encoders.positions import position_tables
-from mra_plugin.encoders.stretching import position_limit, stretch
-from mra_plugin.errors import ConversionError
+from mra_plugin.encoders.pretrained import is_sentence_transformer, quiet
+from mra_plugin.encoders.stretching import stretch, stretchable_length
+from mra_plugin.encoders.tensors import belongs_to
+from mra_plugin.errors import UserError, first_line
 
 from .checks import closeness, give_full_budget, greatest_difference, outputs
 from .mra_family import to_mra
-from .request import Converted, Wish
+from .request import ConversionRequest, Converted
 from .writing import size_of, written_whole
 
 DEFAULT_BLOCK_PER_ROW = 8
@@ -40,7 +34,7 @@ LONGEST_CHECK, SHORTEST_SUMMARY, LONGEST_SUMMARY = 2048, 512, 8192
 def convert(
     name: str,
     out: Path,
-    wish: Wish,
+    request: ConversionRequest,
     read: Callable[[Any, int], Callable[[int], list[int]]],
     started: Callable[[str], None],
 ) -> Converted:
@@ -53,7 +47,7 @@ def convert(
     Args:
         name: folder or hub id of a checkpoint.
         out: folder to write; see `writing.check_target`.
-        wish: what it is to become.
+        request: what it is to become.
         read: takes the tokenizer and the least number of tokens that will be asked for, and
             returns what cuts a text to so many tokens.
         started: is told what is going on.
@@ -62,16 +56,16 @@ def convert(
         What was written and found.
 
     Raises:
-        ConversionError: the checkpoint can't become that, or a check failed. Nothing is written.
+        UserError: the checkpoint can't become that, or a check failed. Nothing is written.
     """
     try:
         with written_whole(out) as folder:
-            written = _write(name, folder, wish, read, started)
-            return _check(written, folder, wish, is_sentence_transformer(name), started)
-    except ConversionError:
+            written = _write(name, folder, request, read, started)
+            return _check(written, folder, request, is_sentence_transformer(name), started)
+    except UserError:
         raise
     except (LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise ConversionError(first_line(error)) from error
+        raise UserError(first_line(error)) from error
 
 
 @dataclass(frozen=True)
@@ -95,43 +89,43 @@ class _Written:
 def _write(
     name: str,
     folder: Path,
-    wish: Wish,
+    request: ConversionRequest,
     read: Callable[[Any, int], Callable[[int], list[int]]],
     started: Callable[[str], None],
 ) -> _Written:
     started("loading")
-    source = load_checkpoint(name, wish.drop)
+    source = load_checkpoint(name, request.drop)
     model: Any = source.model
     tokenizer, dtype = source.tokenizer, model.dtype
     precise = torch.promote_types(dtype, torch.float32)
-    params = _params(model, wish)
+    params = _params(model, request)
     rotary = not position_tables(model)
-    before = position_limit(model)
-    after = before if wish.max_length is None else wish.max_length
-    lengths = wish.lengths or summary_lengths(after)
+    before = stretchable_length(model)
+    after = before if request.max_length is None else request.max_length
+    lengths = request.lengths or summary_lengths(after)
     if max(lengths) > after:
-        raise ConversionError(f"lengths must be at most the new {after} tokens, got {max(lengths)}")
+        raise UserError(f"lengths must be at most the new {after} tokens, got {max(lengths)}")
     checked = min(before, LONGEST_CHECK)
     cut = read(tokenizer, min(checked, *lengths))
 
     started(f"{checked} tokens: the model as it was")
     # To single precision and back loses nothing.
-    make_exact(model.to(wish.device, precise))
+    make_exact(model.to(request.device, precise))
     expected = outputs(model, cut(checked))
-    stretch(model, tokenizer, after, wish.positions)
-    if wish.positions == "interpolate":
+    stretch(model, tokenizer, after, request.positions)
+    if request.positions == "interpolate":
         expected = outputs(model.to(dtype).to(precise), cut(checked))
 
     started("writing")
     left_out = list(source.left_out)
-    if wish.mra_family:
-        left_out += [key for key, _ in model.named_parameters() if belongs_to(key, wish.drop)]
-        model = to_mra(model, wish.drop, **params)
+    if request.mra_family:
+        left_out += [key for key, _ in model.named_parameters() if belongs_to(key, request.drop)]
+        model = to_mra(model, request.drop, **params)
     else:
-        mra_plugin.patch(mra_plugin.unpatch(model), wish.attention, **params)
-    for part in wish.drop:
+        patch(unpatch(model), request.attention, **params)
+    for part in request.drop:
         if not any(belongs_to(key, [part]) for key in left_out):
-            raise ConversionError(f"drop names {part!r}, of which nothing has to be left out")
+            raise UserError(f"drop names {part!r}, of which nothing has to be left out")
     with quiet():
         model.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -144,7 +138,7 @@ def _write(
 def _check(
     written: _Written,
     folder: Path,
-    wish: Wish,
+    request: ConversionRequest,
     sentence_transformer: bool,
     started: Callable[[str], None],
 ) -> Converted:
@@ -152,16 +146,16 @@ def _check(
     started(f"{checked} tokens: the model as it is written, with a full budget")
     precise = torch.promote_types(written.dtype, torch.float32)
     model: Any = reload(written.model_class, folder, precise, written.without_pooler)
-    model.to(wish.device)
-    give_full_budget(model, wish.attention, params, checked)
+    model.to(request.device)
+    give_full_budget(model, request.attention, params, checked)
     difference = greatest_difference(written.expected, outputs(model, written.cut(checked)))
     if not difference <= TOLERANCE:
-        raise ConversionError(
+        raise UserError(
             f"with a full budget the new model differs from the old one by {difference:.1e} of "
             f"the greatest value within {checked} tokens, more than {TOLERANCE:.0e}; nothing was "
             "written"
         )
-    found = closeness(model, wish.attention, params, written.cut, written.lengths, started)
+    found = closeness(model, request.attention, params, written.cut, written.lengths, started)
     return Converted(
         architecture=type(model).__name__,
         before=written.before,
@@ -188,11 +182,11 @@ def summary_lengths(longest: int) -> list[int]:
     return [*lengths, longest] if longest <= LONGEST_SUMMARY else lengths
 
 
-def _params(model: PreTrainedModel, wish: Wish) -> dict[str, Any]:
+def _params(model: PreTrainedModel, request: ConversionRequest) -> dict[str, Any]:
     """The parameters that are given, and for MRA those that the checkpoint has."""
-    if wish.attention != "mra":
-        return dict(wish.params)
+    if request.attention != "mra":
+        return dict(request.params)
     own = getattr(model.config, "mra", None) or {}
     if model.config.model_type != "mra":
         own = {"block_per_row": DEFAULT_BLOCK_PER_ROW, **own}
-    return {**own, **wish.params}
+    return {**own, **request.params}

@@ -8,12 +8,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import mra_plugin
-from mra_plugin.encoders.loading import belongs_to, listed
+from mra_plugin.adapters.transformers.patching import patch
 from mra_plugin.encoders.positions import PositionTable, position_tables
-from mra_plugin.errors import ConversionError
+from mra_plugin.encoders.tensors import belongs_to, listed
+from mra_plugin.errors import UserError
 from mra_plugin.models.mra.configuration import MraConfig
 from mra_plugin.models.mra.embeddings import POSITION_OFFSET, default_positions
+from mra_plugin.models.mra.encoder import MraModel, MraPreTrainedModel
+from mra_plugin.models.mra.heads import (
+    MraForMaskedLM,
+    MraForQuestionAnswering,
+    MraForTokenClassification,
+)
 from mra_plugin.ops import MRAOptions
 
 # Families whose layers are the MRA family's but for attention, and how their classes begin.
@@ -26,11 +32,11 @@ FAMILIES = {
 }
 # Heads that compute the same. Those for whole sequences and multiple choice have tanh where the
 # MRA family has other activations.
-_HEADS = {
-    "ForMaskedLM": "MraForMaskedLM",
-    "ForPreTraining": "MraForMaskedLM",
-    "ForQuestionAnswering": "MraForQuestionAnswering",
-    "ForTokenClassification": "MraForTokenClassification",
+_HEADS: dict[str, type[MraPreTrainedModel]] = {
+    "ForMaskedLM": MraForMaskedLM,
+    "ForPreTraining": MraForMaskedLM,
+    "ForQuestionAnswering": MraForQuestionAnswering,
+    "ForTokenClassification": MraForTokenClassification,
 }
 # RoBERTa's names for parts of the masked language model's head.
 _RENAMED = {
@@ -71,13 +77,13 @@ def to_mra(model: PreTrainedModel, drop: Collection[str] = (), **params: Any) ->
         The new model, with the same data type, device and mode.
 
     Raises:
-        ConversionError: the model is of another family, or a tensor has no place; names it.
+        UserError: the model is of another family, or a tensor has no place; names it.
         TypeError: a parameter has the wrong type.
         ValueError: a parameter is unknown or has a wrong value.
     """
     source = model.config
     if source.model_type not in FAMILIES:
-        raise ConversionError(
+        raise UserError(
             f"{type(model).__name__} can't become an MRA model; {', '.join(FAMILIES)} can"
         )
     table = position_tables(model)[0]
@@ -91,7 +97,7 @@ def to_mra(model: PreTrainedModel, drop: Collection[str] = (), **params: Any) ->
     )
     head_size = source.hidden_size // source.num_attention_heads
     if head_size < _LEAST_HEAD_SIZE:
-        raise ConversionError(
+        raise UserError(
             f"the MRA family scales attention for heads of at least {_LEAST_HEAD_SIZE} channels, "
             f"and {type(model).__name__} has heads of {head_size}"
         )
@@ -102,17 +108,16 @@ def to_mra(model: PreTrainedModel, drop: Collection[str] = (), **params: Any) ->
     new.tie_weights()
     new.train(model.training)
     others = {name: value for name, value in params.items() if name not in own}
-    return mra_plugin.patch(new, **others) if others else new
+    return patch(new, **others) if others else new
 
 
-def _target_class(model: PreTrainedModel, drop: Collection[str]) -> Any:
-    head = type(model).__name__.removeprefix(FAMILIES[model.config.model_type])
-    name = _HEADS.get(head, "MraModel")
+def _target_class(model: PreTrainedModel, drop: Collection[str]) -> type[MraPreTrainedModel]:
     in_base = {id(one) for one in model.base_model.parameters()}
     own = [key for key, one in model.named_parameters() if id(one) not in in_base]
     if all(belongs_to(key, drop) for key in own):
-        name = "MraModel"
-    return getattr(mra_plugin, name)
+        return MraModel
+    head = type(model).__name__.removeprefix(FAMILIES[model.config.model_type])
+    return _HEADS.get(head, MraModel)
 
 
 def _mapped(
@@ -132,7 +137,7 @@ def _mapped(
         else:
             without_place.append(key)
     if without_place:
-        raise ConversionError(
+        raise UserError(
             f"{type(new).__name__} has no place for {len(without_place)} tensors of "
             f"{type(model).__name__}: {listed(without_place)}; --drop NAME leaves out a part of "
             "that name, such as pooler or classifier"
@@ -142,7 +147,7 @@ def _mapped(
             count = new.config.max_position_embeddings
             state[place] = default_positions(count).to(table.table.weight.device)
     if emptied := [place for place in places if place not in state]:
-        raise ConversionError(
+        raise UserError(
             f"{type(new).__name__} can't do without {len(emptied)} tensors: {listed(emptied)}"
         )
     return state

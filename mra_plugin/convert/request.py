@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 
+from mra_plugin.encoders.closeness import Closeness
 from mra_plugin.encoders.positions import Method
-
-from .checks import Closeness
 
 
 @dataclass(frozen=True)
-class Wish:
+class ConversionRequest:
     """What a checkpoint is to become.
 
     Attributes:

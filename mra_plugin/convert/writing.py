@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mra_plugin.errors import ConversionError
+from mra_plugin.errors import UserError
 
 
 def check_target(out: Path, source: str, overwrite: bool) -> None:
@@ -17,22 +17,22 @@ def check_target(out: Path, source: str, overwrite: bool) -> None:
         overwrite: whether a checkpoint that is there may go.
 
     Raises:
-        ConversionError: says why.
+        UserError: says why.
     """
     if not out.absolute().parent.is_dir():
-        raise ConversionError(f"OUT must lie in a folder that exists, got {str(out)!r}")
+        raise UserError(f"OUT must lie in a folder that exists, got {str(out)!r}")
     if not out.exists():
         return
     if not out.is_dir():
-        raise ConversionError(f"OUT must be a folder, {str(out)!r} is a file")
+        raise UserError(f"OUT must be a folder, {str(out)!r} is a file")
     if not any(out.iterdir()):
         return
     if Path(source).is_dir() and Path(source).resolve().is_relative_to(out.resolve()):
-        raise ConversionError(f"OUT {str(out)!r} holds MODEL, which it would replace")
+        raise UserError(f"OUT {str(out)!r} holds MODEL, which it would replace")
     if not overwrite:
-        raise ConversionError(f"OUT {str(out)!r} is not empty; --overwrite replaces a checkpoint")
+        raise UserError(f"OUT {str(out)!r} is not empty; --overwrite replaces a checkpoint")
     if not (out / "config.json").is_file():
-        raise ConversionError(
+        raise UserError(
             f"OUT {str(out)!r} holds something else than a checkpoint; --overwrite does not "
             "replace it"
         )

@@ -5,7 +5,7 @@ from typing import TypeVar
 from transformers import PreTrainedModel
 
 import mra_plugin
-from mra_plugin.errors import ConversionError
+from mra_plugin.errors import UserError
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -24,14 +24,14 @@ def make_exact(model: Model) -> Model:
         ``model``.
 
     Raises:
-        ConversionError: it is an approximating model with relative positions.
+        UserError: it is an approximating model with relative positions.
     """
     mra_plugin.unpatch(model)
     if model.config.model_type not in APPROXIMATE:
         return model
     positions = getattr(model.config, "position_embedding_type", "absolute")
     if positions != "absolute":
-        raise ConversionError(
+        raise UserError(
             f"it has relative positions (position_embedding_type={positions!r}), which no exact "
             "attention here knows"
         )

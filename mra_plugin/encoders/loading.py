@@ -1,27 +1,44 @@
-"""Checkpoints, loaded as they are stored, with everything that is in them."""
+"""Encoders from a folder or the hub: bare and exact, or whole checkpoints as they are stored."""
 
 import inspect
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.utils import logging as hub_logging
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
-from transformers.utils.hub import cached_file
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
-import mra_plugin
 from mra_plugin.adapters.transformers.support import check_class
-from mra_plugin.errors import ConversionError
+from mra_plugin.errors import UserError
+from mra_plugin.models.mra.encoder import MraModel
+from mra_plugin.models.mra.heads import (
+    MraForMaskedLM,
+    MraForMultipleChoice,
+    MraForQuestionAnswering,
+    MraForSequenceClassification,
+    MraForTokenClassification,
+)
 
-# What published checkpoints hold beside the class that they name: what their pretraining had, and
-# buffers that older versions of transformers stored.
+from .exact import make_exact
+from .pretrained import check_folder, loading
+from .tensors import belongs_to, listed, without_buffers
+
+# What published checkpoints hold beside the class that they name: what their pretraining had.
 _LEFT_OVER = ("pooler", "seq_relationship", "sop_classifier")
-_BUFFERS = ("position_ids", "token_type_ids")
+# Those of transformers attend with zeros, so the names mean ours.
+_MRA_CLASSES = {
+    one.__name__: one
+    for one in (
+        MraModel,
+        MraForMaskedLM,
+        MraForMultipleChoice,
+        MraForQuestionAnswering,
+        MraForSequenceClassification,
+        MraForTokenClassification,
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,46 @@ class Checkpoint:
     model: PreTrainedModel
     tokenizer: Any
     left_out: list[str]
+
+
+def load_encoder(
+    name: str, device: torch.device, dtype: torch.dtype, argument: str = ""
+) -> tuple[PreTrainedModel, Any]:
+    """Loads an encoder without a head, with exact attention, and its tokenizer.
+
+    Args:
+        name: a folder, or the id of a model on the hub.
+        device: where to put it.
+        dtype: of its weights.
+        argument: names it in messages, as ``"--model"`` does.
+
+    Returns:
+        (model in evaluation mode, tokenizer).
+
+    Raises:
+        UserError: it can't be loaded, does not read text, lacks weights, or can't be made exact.
+    """
+    check_folder(name, argument)
+    called = f"{argument} {name!r}".lstrip()
+    with loading(called):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    model, told = load_weights(AutoModel, name, called, dtype=dtype)
+    if model.main_input_name != "input_ids":
+        raise UserError(f"{called} does not read text but {model.main_input_name}")
+    # A pooler is not part of what is compared; anything else would be random.
+    missing = [key for key in without_buffers(told["missing_keys"]) if "pooler" not in key]
+    if missing:
+        raise UserError(
+            f"{called} has no weights for {len(missing)} tensors of its encoder, such as "
+            f"{missing[0]}"
+        )
+    model.eval().to(device)
+    # A model that was saved with MRA attention would come with it.
+    try:
+        make_exact(model)
+    except UserError as error:
+        raise UserError(f"can't use {called}: {error}") from None
+    return model, tokenizer
 
 
 def load_checkpoint(name: str, drop: Collection[str] = ()) -> Checkpoint:
@@ -43,33 +100,32 @@ def load_checkpoint(name: str, drop: Collection[str] = ()) -> Checkpoint:
         drop: parts whose tensors may be left out where the class does not read them.
 
     Raises:
-        ConversionError: it can't be loaded, its class can't take another attention, a tensor is
+        UserError: it can't be loaded, its class can't take another attention, a tensor is
             missing, or one would be lost.
     """
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            config = AutoConfig.from_pretrained(name)
-    except Exception as error:
-        raise ConversionError(f"can't load {name!r}: {first_line(error)}") from None
+    with loading(repr(name)):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name)
     model_class = _model_class(config)
     # The weights say it, where a config may say otherwise.
     config.dtype = None
-    model, loading = _load(model_class, name, config)
-    missing = _without_buffers(loading["missing_keys"])
+    options = {"config": config, "dtype": "auto"}
+    model, told = load_weights(model_class, name, repr(name), **options)
+    missing = without_buffers(told["missing_keys"])
     only_pooler = all(belongs_to(key, ["pooler"]) for key in missing)
     if missing and only_pooler and _may_lack_pooler(model_class):
-        model, loading = _load(model_class, name, config, add_pooling_layer=False)
-        missing = _without_buffers(loading["missing_keys"])
+        options["add_pooling_layer"] = False
+        model, told = load_weights(model_class, name, repr(name), **options)
+        missing = without_buffers(told["missing_keys"])
     if missing:
-        raise ConversionError(
+        raise UserError(
             f"{name!r} has no weights for {len(missing)} tensors of {model_class.__name__}: "
             f"{listed(missing)}"
         )
-    left_out = _without_buffers(loading["unexpected_keys"])
+    left_out = without_buffers(told["unexpected_keys"])
     lost = [key for key in left_out if not belongs_to(key, [*_LEFT_OVER, *drop])]
     if lost:
-        raise ConversionError(
+        raise UserError(
             f"{name!r} has {len(lost)} tensors that {model_class.__name__} does not read: "
             f"{listed(lost)}; --drop NAME leaves out a part of that name"
         )
@@ -88,34 +144,38 @@ def reload(
         without_pooler: what `lacks_pooler` said of the model.
 
     Raises:
-        ConversionError: a tensor is missing or left over.
+        UserError: a tensor is missing or left over.
     """
     options = {"add_pooling_layer": False} if without_pooler else {}
-    model, loading = _load(model_class, str(folder), None, dtype=dtype, **options)
-    wrong = _without_buffers([*loading["missing_keys"], *loading["unexpected_keys"]])
+    name = str(folder)
+    model, told = load_weights(model_class, name, repr(name), dtype=dtype, **options)
+    wrong = without_buffers([*told["missing_keys"], *told["unexpected_keys"]])
     if wrong:
-        raise ConversionError(f"what was written does not load: {listed(wrong)}")
+        raise UserError(f"what was written does not load: {listed(wrong)}")
     model.eval()
     return model
 
 
-def is_missing_folder(name: str) -> bool:
-    """Whether it is a path without a folder, which transformers would take for an id on the hub."""
-    looks_like_a_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
-    return not Path(name).is_dir() and (looks_like_a_path or Path(name).exists())
-
-
-def is_sentence_transformer(name: str) -> bool:
-    """Whether the files of sentence-transformers lie beside a model.
+def load_weights(
+    model_class: Any, name: str, called: str, **options: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """What all models are loaded with.
 
     Args:
+        model_class: one of transformers' Auto classes, or a model class.
         name: a folder, or the id of a model on the hub.
+        called: names it in the message if it can't be loaded.
+        **options: of ``from_pretrained``.
+
+    Returns:
+        (model, what transformers tells of it: ``missing_keys``, ``unexpected_keys`` and more).
+
+    Raises:
+        UserError: it can't be loaded.
     """
-    try:
-        with quiet():
-            return cached_file(name, "modules.json") is not None
-    except OSError:
-        return False
+    with loading(called):
+        model, told = model_class.from_pretrained(name, output_loading_info=True, **options)
+    return model, told
 
 
 def lacks_pooler(model: PreTrainedModel) -> bool:
@@ -131,69 +191,18 @@ def _may_lack_pooler(model_class: Any) -> bool:
 def _model_class(config: PreTrainedConfig) -> Any:
     names = config.architectures or []
     if len(names) != 1:
-        raise ConversionError(
+        raise UserError(
             f"config.json must name the model's class in architectures, got {names or None}"
         )
-    source = mra_plugin if config.model_type == "mra" else transformers
-    model_class = getattr(source, names[0], None)
+    (name,) = names
+    is_mra = config.model_type == "mra"
+    model_class = _MRA_CLASSES.get(name) if is_mra else getattr(transformers, name, None)
     if model_class is None:
-        raise ConversionError(f"config.json names the class {names[0]}, which is not known")
+        raise UserError(f"config.json names the class {name}, which is not known")
     try:
         check_class(model_class, config)
     except ValueError as error:
-        raise ConversionError(str(error)) from None
+        raise UserError(str(error)) from None
     if model_class.main_input_name != "input_ids":
-        raise ConversionError(f"{names[0]} does not read text but {model_class.main_input_name}")
+        raise UserError(f"{name} does not read text but {model_class.main_input_name}")
     return model_class
-
-
-def _load(
-    model_class: Any, name: str, config: PreTrainedConfig | None, **options: Any
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    try:
-        with quiet():
-            model, loading = model_class.from_pretrained(
-                name, config=config, output_loading_info=True, **{"dtype": "auto", **options}
-            )
-    except Exception as error:
-        raise ConversionError(f"can't load {name!r}: {first_line(error)}") from None
-    return model, loading
-
-
-def _without_buffers(keys: Collection[str]) -> list[str]:
-    return sorted(key for key in keys if key.split(".")[-1] not in _BUFFERS)
-
-
-def belongs_to(key: str, parts: Collection[str]) -> bool:
-    """Whether a tensor's name leads through a module of one of these names."""
-    return not set(parts).isdisjoint(key.split("."))
-
-
-def listed(names: Collection[str]) -> str:
-    """Names in a line, the first few of many."""
-    names = list(names)
-    rest = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + rest
-
-
-def first_line(error: Exception) -> str:
-    """What transformers says first; the advice that follows is about other programs."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps progress bars, load reports and retries of the hub off the terminal."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hub_verbosity = hub_logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        hub_logging.set_verbosity(hub_verbosity)

@@ -1,4 +1,4 @@
-"""Time, memory and closeness of encoders that differ in their attention alone."""
+"""Time and memory of encoders that differ in their attention alone, beside their closeness."""
 
 import statistics
 import time
@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+from .closeness import cosines, hidden_states
 
 # Per length: at least so many rounds, then more of them while they take less than these seconds.
 MIN_ROUNDS, MAX_ROUNDS, SECONDS = 3, 10, 2.0
@@ -75,14 +77,9 @@ def compare_encoders(
         A comparison for each of ``others``.
     """
     device, tokens = input_ids.device, input_ids.shape[1]
-    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-
-    def forward(model: nn.Module) -> Tensor:
-        hidden: Tensor = model(**inputs).last_hidden_state
-        return hidden
-
+    mask = torch.ones_like(input_ids)
     labels = ["exact", *others]
-    passes = [partial(forward, model) for model in (exact, *others.values())]
+    passes = [partial(hidden_states, model, input_ids, mask) for model in (exact, *others.values())]
     outputs: list[Tensor] = []
     peaks: list[int | None] = []
     times: list[list[float]] = [[] for _ in passes]
@@ -104,28 +101,9 @@ def compare_encoders(
 
     costs = [Cost(tuple(seconds), peak) for seconds, peak in zip(times, peaks, strict=True)]
     return {
-        name: Comparison(
-            tokens, costs[0], cost, *cosines(outputs[0], output, inputs["attention_mask"])
-        )
+        name: Comparison(tokens, costs[0], cost, *cosines(outputs[0], output, mask))
         for name, cost, output in zip(others, costs[1:], outputs[1:], strict=True)
     }
-
-
-def cosines(exact: Tensor, other: Tensor, mask: Tensor) -> tuple[float, float]:
-    """How close two outputs are.
-
-    Args:
-        exact: [B, N, D].
-        other: [B, N, D].
-        mask: [B, N], 1 at real tokens.
-
-    Returns:
-        (mean cosine of corresponding tokens, mean cosine of the sequences' mean vectors).
-    """
-    exact, other, weight = exact.double(), other.double(), mask[..., None].double()
-    tokens = torch.cosine_similarity(exact, other, dim=-1)[mask.bool()].mean()
-    exact, other = ((x * weight).sum(1) / weight.sum(1) for x in (exact, other))
-    return tokens.item(), torch.cosine_similarity(exact, other, dim=-1).mean().item()
 
 
 def peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, int | None]:

@@ -55,6 +55,19 @@ def position_tables(model: nn.Module) -> list[PositionTable]:
     return found
 
 
+def longest_input(model: PreTrainedModel) -> int | None:
+    """Tokens that a model has positions for, by its learned tables or else its config.
+
+    Returns:
+        The number; None where neither says one.
+    """
+    tables = position_tables(model)
+    if tables:
+        return min(one.positions for one in tables)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
 def extend_positions(model: PreTrainedModel, length: int, method: Method = "tile") -> int | None:
     """Has learned positions reach ``length`` tokens.
 

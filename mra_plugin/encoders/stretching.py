@@ -4,9 +4,9 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from mra_plugin.errors import ConversionError
+from mra_plugin.errors import UserError
 
-from .positions import METHODS, Method, extend_positions, position_tables
+from .positions import METHODS, Method, extend_positions, longest_input, position_tables
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -39,14 +39,14 @@ def stretch(model: Model, tokenizer: Any, max_length: int, positions: Method = "
         ``model``.
 
     Raises:
-        ConversionError: the model's positions are neither learned nor rotary, it reads more than
+        UserError: the model's positions are neither learned nor rotary, it reads more than
             ``max_length`` tokens already, or ``positions`` is unknown.
     """
     if positions not in METHODS:
-        raise ConversionError(f"positions must be one of {', '.join(METHODS)}, got {positions!r}")
-    limit = position_limit(model)
+        raise UserError(f"positions must be one of {', '.join(METHODS)}, got {positions!r}")
+    limit = stretchable_length(model)
     if max_length < limit:
-        raise ConversionError(
+        raise UserError(
             f"max_length must be at least the {limit} tokens that the model reads already, "
             f"got {max_length}"
         )
@@ -59,33 +59,43 @@ def stretch(model: Model, tokenizer: Any, max_length: int, positions: Method = "
     return model
 
 
-def position_limit(model: PreTrainedModel) -> int:
-    """Tokens that a model has positions for, by its learned table or its config.
+def stretchable_length(model: PreTrainedModel) -> int:
+    """Tokens that a model has positions for, if it can be given more.
 
     Raises:
-        ConversionError: its positions are neither learned nor rotary.
+        UserError: its positions are neither learned nor rotary, or of a kind that depends on its
+            limit.
     """
     kind = getattr(model.config, "position_embedding_type", None) or "absolute"
     if kind not in ("absolute", "rotary"):
-        raise ConversionError(
+        raise UserError(
             f"{type(model).__name__} has relative positions (position_embedding_type={kind!r}); "
             "only learned absolute and rotary positions can be made longer"
         )
-    tables = position_tables(model)
-    if tables:
-        return min(one.positions for one in tables)
+    if not position_tables(model):
+        _check_rotary(model)
+    length = longest_input(model)
+    if length is None:
+        raise UserError(
+            f"the config of {type(model).__name__} does not say how many tokens it reads "
+            "(max_position_embeddings)"
+        )
+    return length
+
+
+def _check_rotary(model: PreTrainedModel) -> None:
+    """Refuses a model without a position table whose positions are not rotary, or can't reach."""
     if not any(name.endswith("inv_freq") for name, _ in model.named_buffers()):
-        raise ConversionError(
+        raise UserError(
             f"{type(model).__name__} has neither a learned position table (position_embeddings) "
             "nor rotary positions; no other positions can be made longer"
         )
     for one in _rotary_types(getattr(model.config, "rope_parameters", None)):
         if one not in _ROTARY_TYPES:
-            raise ConversionError(
+            raise UserError(
                 f"{type(model).__name__} has rotary positions of type {one!r}, which depend on its "
                 f"limit; only {' and '.join(_ROTARY_TYPES)} can have another one"
             )
-    return int(model.config.max_position_embeddings)
 
 
 def _rotary_types(parameters: Any) -> set[str]:

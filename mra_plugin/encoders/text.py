@@ -5,34 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mra_plugin.cli.errors import BadArgumentError
+from mra_plugin.errors import UserError
 
+from .demo import demo_text
 from .framing import frame_of
+from .repetitions import Repetitions
 
 
 def read_text(path: Path | None) -> str:
-    """The text of a file, or Python's language reference."""
+    """The text of a file, or the demo's.
+
+    Args:
+        path: of the file; None means the demo's text.
+
+    Raises:
+        UserError: there is no text in it.
+    """
     if path is None:
-        return _language_reference()
+        return demo_text()
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise BadArgumentError(f"can't read --text {str(path)!r}: {error.strerror}") from None
+        raise UserError(f"can't read --text {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BadArgumentError(f"--text {str(path)!r} is not a text file in UTF-8") from None
+        raise UserError(f"--text {str(path)!r} is not a text file in UTF-8") from None
     if not text.strip():
-        raise BadArgumentError(f"--text {str(path)!r} is empty")
+        raise UserError(f"--text {str(path)!r} is empty")
     return text
-
-
-def _language_reference() -> str:
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:
-        raise BadArgumentError(
-            "this Python comes without pydoc_data.topics; name a text with --text FILE"
-        ) from None
-    return "\n\n".join(topics.values())
 
 
 @dataclass(frozen=True)
@@ -53,30 +52,29 @@ class Tokens:
         repeats = math.ceil(room / len(self.content))
         return self.before + (self.content * repeats)[:room] + self.after
 
-    def repetitions(self, length: int, learned: int | None) -> list[str]:
-        """What a reader should know of an input of ``length`` tokens.
+    def repetitions(self, length: int, learned: int | None) -> Repetitions:
+        """What is repeated in an input of ``length`` tokens.
 
         Args:
             length: of the input.
             learned: position embeddings that the model had before they were repeated, if they were.
         """
-        notes = []
-        if learned is not None:
-            notes.append(f"the model's {learned} position embeddings are repeated up to {length}")
-        if len(self) < length:
-            notes.append(f"the text has {len(self)} tokens and is repeated up to {length}")
-        return notes
+        return Repetitions(length, learned, len(self) if len(self) < length else None)
 
 
 def tokenize(tokenizer: Any, text: str, shortest: int) -> Tokens:
-    """Tokenizes a text once for all lengths, of which ``shortest`` is the least."""
+    """Tokenizes a text once for all lengths, of which ``shortest`` is the least.
+
+    Raises:
+        UserError: the text has no tokens, or the shortest length has no room for any.
+    """
     # verbose=False: that the text is longer than the model's positions is no news here.
     content = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if not content:
-        raise BadArgumentError("the model's tokenizer finds no tokens in the text")
+        raise UserError("the model's tokenizer finds no tokens in the text")
     frame = frame_of(tokenizer)
     if shortest <= frame.size:
-        raise BadArgumentError(
+        raise UserError(
             f"--lengths must be more than the {frame.size} special tokens that the model puts "
             f"around any text, got {shortest}"
         )

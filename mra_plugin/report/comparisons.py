@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mra_plugin.encoders.repetitions import Repetitions
 from mra_plugin.errors import UserError
 
 from .entries import source
@@ -29,17 +30,33 @@ def read_comparison(whole: Fields, path: Path) -> Results:
     rows = whole.objects("results")
     if not rows:
         raise UserError(f"{path} holds nothing to report: its 'results' are empty")
+    remarks = _remarks(whole)
     return Results(
         machine=whole.text("device"),
         threads=None,  # the device's name says how many
         capability=None,
         dtype=whole.text("dtype"),
         sources=(source(path, whole.text_if_any("date"), whole.inner("versions")),),
-        encoders=tuple(_timing(row, whole) for row in rows),
+        encoders=tuple(_timing(row, whole, remarks) for row in rows),
     )
 
 
-def _timing(row: Fields, whole: Fields) -> EncoderTiming:
+def _remarks(whole: Fields) -> tuple[str, ...]:
+    """What a reader should know of the inputs; older files without the field say nothing."""
+    # The notes explain the command's own table, which has other columns: they are only checked.
+    whole.texts("notes")
+    repeated = whole.inner("repeated")
+    if not repeated.values:
+        return ()
+    found = Repetitions(
+        length=repeated.count("length"),
+        positions=repeated.count_if_any("positions"),
+        text=repeated.count_if_any("text"),
+    )
+    return tuple(found.sentences())
+
+
+def _timing(row: Fields, whole: Fields, remarks: tuple[str, ...]) -> EncoderTiming:
     attention = row.text("attention")
     return EncoderTiming(
         model=whole.text("model"),
@@ -47,8 +64,7 @@ def _timing(row: Fields, whole: Fields) -> EncoderTiming:
         exact=whole.text("exact"),
         attention=attention,
         params=dict(whole.inner("attention").inner(attention).values),
-        # The other notes explain a table with other columns.
-        remarks=tuple(note for note in whole.texts("notes") if "repeated up to" in note),
+        remarks=remarks,
         tokens=row.count("tokens"),
         exact_seconds=row.inner("exact").number("seconds"),
         seconds=row.inner("approximate").number("seconds"),

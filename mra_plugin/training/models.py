@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from mra_plugin.adapters.transformers.patching import patch
-from mra_plugin.encoders.loading import first_line, is_missing_folder, quiet
-from mra_plugin.encoders.positions import position_tables
+from mra_plugin.encoders.loading import load_weights
+from mra_plugin.encoders.positions import longest_input
+from mra_plugin.encoders.pretrained import check_folder, loading
 from mra_plugin.errors import UserError
 from mra_plugin.parallel.shards import attends_across
 from mra_plugin.parallel.ulysses import NAME
@@ -29,8 +29,8 @@ def load_tokenizer(name: str, words: bool = False) -> Any:
     Raises:
         UserError: there is none at ``name``.
     """
-    _check_folder(name)
-    with _loading(name, "tokenizer"):
+    check_folder(name)
+    with loading(f"the tokenizer of {name!r}"):
         tokenizer = AutoTokenizer.from_pretrained(name)
         if words and getattr(tokenizer, "add_prefix_space", None) is False:
             # Byte-level tokenizers take a word for the inside of one without its space.
@@ -56,36 +56,25 @@ def load_model(
         UserError: it can't be loaded, or can't take the attention.
     """
     name = config.model
-    _check_folder(name)
+    check_folder(name)
+    called = f"the model of {name!r}"
     notes: list[str] = []
-    with _loading(name, "model"):
-        if config.from_scratch:
+    if config.from_scratch:
+        with loading(called):
             model_config = AutoConfig.from_pretrained(name, **settings)
             make = getattr(model_class, "from_config", None) or model_class._from_config
             model = make(model_config).float()
-        else:
-            model, loading = model_class.from_pretrained(
-                name,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head for other labels starts anew
-                **settings,
-            )
-            mismatched = {key for key, *_ in loading["mismatched_keys"]}
-            notes = [
-                *_note({*loading["missing_keys"], *mismatched}, "start at random"),
-                *_note(loading["unexpected_keys"], "of the checkpoint are not used"),
-            ]
+    else:
+        # A head for other labels starts anew.
+        given = {"dtype": torch.float32, "ignore_mismatched_sizes": True, **settings}
+        model, told = load_weights(model_class, name, called, **given)
+        mismatched = {key for key, *_ in told["mismatched_keys"]}
+        notes = [
+            *_note({*told["missing_keys"], *mismatched}, "start at random"),
+            *_note(told["unexpected_keys"], "of the checkpoint are not used"),
+        ]
     put_attention(model, config)
     return model, notes
-
-
-def longest_input(model: PreTrainedModel) -> int | None:
-    """Tokens that a model can read; None where its config doesn't say."""
-    for table in position_tables(model):
-        return table.positions
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return None if limit is None else int(limit)
 
 
 def example_length(config: TrainingConfig, model: PreTrainedModel) -> int:
@@ -138,7 +127,7 @@ def known_labels(config: TrainingConfig) -> dict[int, str]:
     Raises:
         UserError: there is no config.
     """
-    with _loading(config.model, "config"):
+    with loading(f"the config of {config.model!r}"):
         return AutoConfig.from_pretrained(config.model).id2label or {}
 
 
@@ -149,20 +138,5 @@ def save_memory(model: PreTrainedModel) -> None:
     (enable or model.gradient_checkpointing_enable)()
 
 
-def _check_folder(name: str) -> None:
-    if is_missing_folder(name):
-        raise UserError(f"there is no folder {name!r}")
-
-
 def _note(names: Collection[str], what: str) -> list[str]:
     return [f"{len(names)} tensors {what}, such as {min(names)}"] if names else []
-
-
-@contextmanager
-def _loading(name: str, what: str) -> Iterator[None]:
-    """Keeps load reports off the terminal, and makes one message of whatever goes wrong."""
-    try:
-        with quiet():
-            yield
-    except Exception as error:
-        raise UserError(f"can't load the {what} of {name!r}: {first_line(error)}") from None

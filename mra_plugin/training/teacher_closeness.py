@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mra_plugin.encoders.measure import cosines
+from mra_plugin.encoders.closeness import cosines, hidden_states
 
 from .packing import packed_list
 from .text_data import Documents
@@ -67,11 +67,7 @@ class TeacherCloseness:
             for ids in examples:
                 inputs = torch.tensor([ids], device=device)
                 mask = torch.ones_like(inputs)
-                with torch.no_grad():
-                    exact, ours = (
-                        model(input_ids=inputs, attention_mask=mask).last_hidden_state
-                        for model in (teacher, encoder)
-                    )
+                exact, ours = (hidden_states(one, inputs, mask) for one in (teacher, encoder))
                 pairs.append(cosines(exact, ours, mask))
             tokens, sentences = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
             rows.append(

@@ -10,13 +10,14 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from mra_plugin.encoders.framing import frame_of
 from mra_plugin.encoders.loading import load_checkpoint
+from mra_plugin.encoders.positions import longest_input
 from mra_plugin.errors import UserError
 
 from .config import TrainingConfig
 from .distillation import Distillation, load_teacher, without_dropout
 from .losses import labelled_loss
 from .masking import NumberedMasking, example_losses, padded, perplexity
-from .models import encoder_of, example_length, load_model, longest_input, put_attention
+from .models import encoder_of, example_length, load_model, put_attention
 from .packing import PackedStream, packed_list
 from .prepared import PreparedTask
 from .teacher_closeness import TeacherCloseness

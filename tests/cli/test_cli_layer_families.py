@@ -12,7 +12,7 @@ from torch import Tensor
 from typer.testing import Result
 
 import mra_plugin
-from mra_plugin.cli import encoder
+from mra_plugin.encoders import attentions, loading
 from mra_plugin.encoders.positions import extend_positions, fit_budget
 
 CPU = torch.device("cpu")
@@ -40,16 +40,16 @@ def test_loaded_exact(family: str, patched: bool, tmp_path: Path) -> None:
     model = saved(family, tmp_path)
     if patched:
         mra_plugin.patch(model, block_per_row=1).save_pretrained(tmp_path)
-    loaded, _ = encoder.load_encoder(str(tmp_path), CPU, torch.float32)
+    loaded, _ = loading.load_encoder(str(tmp_path), CPU, torch.float32)
     mra_plugin.patch(model, attention="sdpa")
     torch.testing.assert_close(read(loaded, 96), read(model, 96))
-    assert encoder.exact_attention(loaded) == ("sdpa", False)
+    assert attentions.exact_attention(loaded) == ("sdpa", False)
 
 
 @FAMILIES
 def test_tiled_positions_spare_the_rows_before_the_first(family: str, tmp_path: Path) -> None:
     saved(family, tmp_path)
-    model, _ = encoder.load_encoder(str(tmp_path), CPU, torch.float32)
+    model, _ = loading.load_encoder(str(tmp_path), CPU, torch.float32)
     learned = model.embeddings.position_embeddings.weight.clone()
     before = read(model, 96)
     assert extend_positions(model, 96) is None
@@ -87,9 +87,9 @@ def test_compare(mra: Callable[..., Result], family: str, letters: Path, tmp_pat
 def test_the_budget_of_an_mra_model_is_that_of_the_length(tmp_path: Path) -> None:
     model = saved("mra", tmp_path)
     own = read(mra_plugin.patch(model, block_per_row=1), 96)
-    exact, _ = encoder.load_encoder(str(tmp_path), CPU, torch.float32)
+    exact, _ = loading.load_encoder(str(tmp_path), CPU, torch.float32)
     learned = extend_positions(exact, 1024)
-    twin, _ = encoder.with_attention(exact, "mra", 1)
+    twin, _ = attentions.with_attention(exact, "mra", 1)
     assert not torch.allclose(read(twin, 96), own, atol=1e-3)
     fit_budget(twin, learned, 96)
     torch.testing.assert_close(read(twin, 96), own)

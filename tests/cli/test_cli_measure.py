@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from mra_plugin.encoders import measure
-from mra_plugin.encoders.measure import Cost, compare_encoders, cosines, peak_memory
+from mra_plugin.encoders.closeness import cosines
+from mra_plugin.encoders.measure import Cost, compare_encoders, peak_memory
 
 CPU = torch.device("cpu")
 

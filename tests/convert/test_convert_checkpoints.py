@@ -9,8 +9,8 @@ import transformers as tf
 from helpers.convert_models import make, save
 from safetensors.torch import load_file, save_file
 
-from mra_plugin.convert import ConversionError
 from mra_plugin.encoders.loading import load_checkpoint
+from mra_plugin.errors import UserError
 
 
 def change_config(folder: Path, **fields: object) -> None:
@@ -90,7 +90,7 @@ def test_stored_position_ids_are_no_weights(tmp_path: Path) -> None:
 def test_a_tensor_too_many(tmp_path: Path) -> None:
     save(make("RobertaForMaskedLM"), tmp_path)
     change_weights(tmp_path, {"adapter.down.weight": torch.ones(2, 2)})
-    with pytest.raises(ConversionError, match=r"has 1 tensors that RobertaForMaskedLM") as e:
+    with pytest.raises(UserError, match=r"has 1 tensors that RobertaForMaskedLM") as e:
         load_checkpoint(str(tmp_path))
     assert "adapter.down.weight; --drop NAME leaves out" in str(e.value)
     assert load_checkpoint(str(tmp_path), ["adapter"]).left_out == ["adapter.down.weight"]
@@ -110,7 +110,7 @@ def test_a_tensor_too_many(tmp_path: Path) -> None:
 )
 def test_a_tensor_too_few(name: str, without: str, message: str, tmp_path: Path) -> None:
     change_weights(save(make(name), tmp_path), without=without)
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(UserError, match=message):
         load_checkpoint(str(tmp_path))
 
 
@@ -126,14 +126,14 @@ def test_a_tensor_too_few(name: str, without: str, message: str, tmp_path: Path)
 )
 def test_a_config_that_can_not_be(fields: dict[str, object], message: str, tmp_path: Path) -> None:
     change_config(save(make("BertForMaskedLM"), tmp_path), **fields)
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(UserError, match=message):
         load_checkpoint(str(tmp_path))
 
 
 def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
     make("BertModel").save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConversionError, match="can't load"):
+    with pytest.raises(UserError, match="can't load"):
         load_checkpoint(str(tmp_path))
 
 
@@ -142,5 +142,5 @@ def test_a_model_that_reads_no_text(tmp_path: Path) -> None:
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
     )
     save(tf.ViTModel(config), tmp_path)
-    with pytest.raises(ConversionError, match="ViTModel does not read text but pixel_values"):
+    with pytest.raises(UserError, match="ViTModel does not read text but pixel_values"):
         load_checkpoint(str(tmp_path))

@@ -15,8 +15,8 @@ from helpers.convert_models import LEARNED_POSITIONS, ROTARY, make, read, save
 from typer.testing import Result
 
 import mra_plugin
-from mra_plugin.cli.encoder import demo_model
 from mra_plugin.convert import job, stretch
+from mra_plugin.encoders.demo import demo_model
 
 Run = Callable[..., Result]
 LONG = 200

@@ -9,9 +9,10 @@ from helpers import tiny_models
 from helpers.convert_models import LEARNED_POSITIONS, ROTARY, make, read, save
 
 import mra_plugin
-from mra_plugin.convert import ConversionError, stretch
+from mra_plugin.convert import stretch
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.positions import position_tables
+from mra_plugin.errors import UserError
 
 LONG = 400
 FAMILIES = pytest.mark.parametrize("family", LEARNED_POSITIONS)
@@ -153,5 +154,5 @@ def of_yarn() -> tf.PreTrainedModel:
     ],
 )  # fmt: skip
 def test_refused(model: object, arguments: tuple, message: str) -> None:
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(UserError, match=message):
         stretch(model(), None, *arguments)

@@ -10,7 +10,8 @@ from helpers.convert_models import FAMILY, LEARNED, make, read
 from torch import Tensor
 
 import mra_plugin
-from mra_plugin.convert import ConversionError, stretch, to_mra
+from mra_plugin.convert import stretch, to_mra
+from mra_plugin.errors import UserError
 
 FULL = {"block_size": 8, "selection": "per_row", "block_per_row": 6}
 HEADS = ("ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering")
@@ -158,13 +159,13 @@ def test_of_pretraining_the_masked_language_model_stays() -> None:
     ],
 )
 def test_what_has_no_place_is_an_error(model: Callable[[], object], message: str) -> None:
-    with pytest.raises(ConversionError) as error:
+    with pytest.raises(UserError) as error:
         to_mra(model(), block_size=8)
     assert message in str(error.value)
 
 
 def test_the_encoder_can_not_be_dropped() -> None:
-    with pytest.raises(ConversionError, match="MraForMaskedLM can't do without 20 tensors"):
+    with pytest.raises(UserError, match="MraForMaskedLM can't do without 20 tensors"):
         to_mra(make("BertForMaskedLM"), ["attention"], block_size=8)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mra_plugin.convert import ConversionError
 from mra_plugin.convert.writing import check_target, written_whole
+from mra_plugin.errors import UserError
 
 
 def checkpoint(folder: Path) -> Path:
@@ -87,7 +87,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
         (model, str(model), True, "holds MODEL, which it would replace"),
         (tmp_path, str(model), True, "holds MODEL, which it would replace"),
     ):
-        with pytest.raises(ConversionError, match=message):
+        with pytest.raises(UserError, match=message):
             check_target(out, source, overwrite)
     check_target(model, "somebody/model", True)
     check_target(tmp_path / "out", str(model), False)

@@ -220,6 +220,7 @@ def comparison(**changes: Any) -> dict[str, Any]:
             "time: median of the rounds, ± half the distance from fastest to slowest",
             "the model's 512 position embeddings are repeated up to 4096",
         ],
+        "repeated": {"length": 4096, "positions": 512, "text": None},
     }
     return content | changes
 

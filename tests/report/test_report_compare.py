@@ -91,6 +91,17 @@ def test_what_the_command_writes_can_be_read(read: Read) -> None:
     assert (one.token_cosine, one.sentence_cosine) == (0.9, None)
 
 
+def test_what_is_repeated_is_told_by_its_field(read: Read) -> None:
+    (found,) = read(comparison(repeated={"length": 64, "positions": None, "text": 50}))
+    assert {one.remarks for one in found.encoders} == {
+        ("the text has 50 tokens and is repeated up to 64",)
+    }
+    older = comparison()
+    del older["repeated"]
+    (found,) = read(older)
+    assert {one.remarks for one in found.encoders} == {()}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -99,6 +110,8 @@ def test_what_the_command_writes_can_be_read(read: Read) -> None:
         ({"device": None}, "the file has no 'device'"),
         ({"notes": "none"}, "'notes' must be a list of texts, got 'none'"),
         ({"attention": ["mra"]}, "'attention' must be an object"),
+        ({"repeated": ["text"]}, "'repeated' must be an object"),
+        ({"repeated": {"text": 8}}, "'repeated' has no 'length'"),
     ],
 )
 def test_damaged_files(read: Read, changes: dict[str, Any], message: str) -> None:

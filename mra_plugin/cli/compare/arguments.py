@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
+from mra_plugin.environment import parse_device
+from mra_plugin.errors import UserError
 from mra_plugin.registry import AttentionError, get_attention
 
-from ..errors import BadArgumentError
-from ..options import parse_device, parse_dtype, parse_lengths, positive_number, writable
+from ..options import parse_dtype, parse_lengths, positive_number, writable
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,5 @@ def _attentions(names: list[str]) -> list[str]:
         try:
             get_attention(name)
         except AttentionError as error:
-            raise BadArgumentError(f"--attention: {error}") from None
+            raise UserError(f"--attention: {error}") from None
     return list(dict.fromkeys(names))

@@ -6,20 +6,19 @@ from typing import Any
 
 import torch
 
-from mra_plugin.encoders.loading import first_line
+from mra_plugin.encoders.attentions import exact_attention, with_attention
+from mra_plugin.encoders.closeness import reading
+from mra_plugin.encoders.demo import DEMO_MODEL, DEMO_TEXT
 from mra_plugin.encoders.measure import Comparison, compare_encoders
 from mra_plugin.encoders.positions import extend_positions, fit_budget
-from mra_plugin.encoders.text import Tokens, read_text, tokenize
+from mra_plugin.encoders.repetitions import Repetitions
+from mra_plugin.encoders.text import read_text, tokenize
+from mra_plugin.environment import describe, installed_versions
+from mra_plugin.errors import UserError
 
-from .. import encoder
-from ..devices import describe
-from ..errors import BadArgumentError
-from ..versions import installed_versions
+from ..encoder import load_encoder
 from .arguments import Job
 from .report import Report
-
-DEMO_MODEL = "all-MiniLM-L6-v2"
-DEMO_TEXT = "Python's language reference"
 
 
 def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) -> Report:
@@ -34,15 +33,14 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
         The report.
 
     Raises:
-        BadArgumentError: text, model or attention don't fit.
+        UserError: text, model or attention don't fit.
     """
     text = read_text(job.text)
-    name = encoder.demo_model() if job.model is None else job.model
-    exact, tokenizer = encoder.load_encoder(name, job.device, job.dtype)
+    exact, tokenizer = load_encoder(job.model, job.device, job.dtype)
     tokens = tokenize(tokenizer, text, job.lengths[0])
     learned = extend_positions(exact, job.lengths[-1])
     twins = {
-        attention: encoder.with_attention(exact, attention, job.block_per_row)
+        attention: with_attention(exact, attention, job.block_per_row)
         for attention in job.attentions
     }
     others = {attention: twin for attention, (twin, _) in twins.items()}
@@ -51,27 +49,22 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
         input_ids = torch.tensor([tokens.cut(length)], device=job.device)
         for twin in others.values():
             fit_budget(twin, learned, length)
-        try:
+        with reading(length):
             found = compare_encoders(exact, others, input_ids, started)
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise BadArgumentError(
-                f"the model can't read {length} tokens: {first_line(error)}"
-            ) from None
         for attention, comparison in found.items():
             results[attention].append(comparison)
         finished()
 
-    exact_name, own = encoder.exact_attention(exact)
+    exact_name, own = exact_attention(exact)
     settings = _settings(job, exact_name)
     params = {attention: given for attention, (_, given) in twins.items()}
-    report = Report(settings, params, results, _notes(job, settings, own, tokens, learned))
+    repeated = tokens.repetitions(job.lengths[-1], learned)
+    report = Report(settings, params, results, _notes(settings, own, repeated), repeated)
     if job.json is not None:
         try:
             job.json.write_text(report.json(), encoding="utf-8")
         except OSError as error:
-            raise BadArgumentError(
-                f"can't write --json {str(job.json)!r}: {error.strerror}"
-            ) from None
+            raise UserError(f"can't write --json {str(job.json)!r}: {error.strerror}") from None
     return report
 
 
@@ -88,9 +81,7 @@ def _settings(job: Job, exact: str) -> dict[str, Any]:
     }
 
 
-def _notes(
-    job: Job, settings: dict[str, Any], own: bool, tokens: Tokens, learned: int | None
-) -> list[str]:
+def _notes(settings: dict[str, Any], own: bool, repeated: Repetitions) -> list[str]:
     exact = (
         f"the model with its own attention ({settings['exact']})"
         if own
@@ -103,5 +94,5 @@ def _notes(
         "time: median of the rounds, ± half the distance from fastest to slowest",
         "memory: the most that PyTorch had allocated at a time in one pass, beyond the weights; "
         "equal figures mean that other layers than attention set it",
-        *tokens.repetitions(job.lengths[-1], learned),
+        *repeated.sentences(),
     ]

@@ -1,13 +1,14 @@
 """What `mra compare` found, as a table and as JSON."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from mra_plugin.encoders.measure import Comparison, Cost
+from mra_plugin.encoders.repetitions import Repetitions
 
 
 @dataclass
@@ -19,12 +20,14 @@ class Report:
         params: parameters of each attention, by its name.
         results: comparisons of each attention, by its name.
         notes: what a reader should know beside the figures.
+        repeated: what of that is about repetitions, if any could be.
     """
 
     settings: dict[str, Any]
     params: dict[str, dict[str, Any]]
     results: dict[str, list[Comparison]]
     notes: list[str] = field(default_factory=list)
+    repeated: Repetitions | None = None
 
     def table(self, attention: str) -> Table:
         """The figures of one attention."""
@@ -80,6 +83,7 @@ class Report:
             "attention": self.params,
             "results": results,
             "notes": self.notes,
+            "repeated": None if self.repeated is None else asdict(self.repeated),
         }
         return json.dumps(whole, indent=2) + "\n"
 
