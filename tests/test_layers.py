@@ -14,7 +14,7 @@ ROOMS: dict[str, set[str]] = {
     "ops": set(),
     "registry": set(),
     "testing": {"registry"},
-    "environment": set(),
+    "environment": {"errors"},
     "backends": {"ops", "registry"},
     "adapters": {"ops", "registry", "backends"},
     "models": {"ops", "adapters"},
@@ -36,7 +36,10 @@ OWNERS = {
     "triton": {"ops"},
     "xformers": {"adapters"},
     "pluggy": {"registry"},
-    "transformers": {"adapters", "models", "parallel", "encoders", "convert", "training"},
+    "transformers": {
+        *("adapters", "models", "parallel", "encoders", "convert", "training"),
+        "cli",  # for a type
+    },
     "typer": {"cli"},
     "rich": {"cli"},
     "matplotlib": {"picture", "report", "cli"},
