@@ -47,7 +47,7 @@ class Method:
         """The parameters at a length, with the budget of those that have one."""
         if self.backend is None:
             return {"block_size": 32, "block_per_row": block_per_row(tokens)}
-        if self.reason or "block_per_row" not in get_attention(self.backend).parameters:
+        if self.reason or "budget" not in get_attention(self.backend).serves:
             return dict(self.params)
         return {"block_per_row": block_per_row(tokens), **self.params}
 

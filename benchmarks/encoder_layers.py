@@ -127,7 +127,7 @@ def _roberta(tokens: int) -> tuple[PreTrainedModel, dict[str, Any]]:
 def _patched(attention: str) -> Callable[[int], tuple[PreTrainedModel, dict[str, Any]]]:
     def build(tokens: int) -> tuple[PreTrainedModel, dict[str, Any]]:
         model, _ = _roberta(tokens)
-        has_budget = "block_per_row" in get_attention(attention).parameters
+        has_budget = "budget" in get_attention(attention).serves
         params = {"block_per_row": block_per_row(tokens)} if has_budget else {}
         mra_plugin.patch(model, attention=attention, **params)
         return model, {"attention": attention, **params}

@@ -10,7 +10,13 @@ are loaded when a backend is first asked for, as the environment allows:
 """
 
 from .api import available_attention, build_attention, get_attention, register_attention
-from .backend import Attention, AttentionBackend
+from .backend import (
+    SERVICES,
+    Attention,
+    AttentionBackend,
+    AttentionWithWeights,
+    AttentionWithWindows,
+)
 from .errors import (
     AttentionConflictError,
     AttentionError,
@@ -23,6 +29,7 @@ from .hookspecs import hookimpl
 from .sources import AttentionInfo
 
 __all__ = [
+    "SERVICES",
     "Attention",
     "AttentionBackend",
     "AttentionConflictError",
@@ -31,6 +38,8 @@ __all__ = [
     "AttentionParameterError",
     "AttentionPluginWarning",
     "AttentionUnavailableError",
+    "AttentionWithWeights",
+    "AttentionWithWindows",
     "UnknownAttentionError",
     "available_attention",
     "build_attention",

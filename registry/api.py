@@ -1,11 +1,11 @@
 """What users of the registry call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from .backend import Attention, AttentionBackend, nothing_against_it
+from .backend import Attention, AttentionBackend, checked_services, nothing_against_it
 from .host import Registry
 from .sources import AttentionInfo
 
@@ -68,6 +68,7 @@ def register_attention(
     summary: str = "",
     why_unavailable: Callable[[], str | None] = nothing_against_it,
     why_unsupported: Callable[[Tensor, Tensor, Tensor], str | None] = nothing_against_it,
+    serves: Iterable[str] = frozenset(),
 ) -> Callable[[Build], Build]:
     """Decorates a class, or a function that returns an attention, to offer it in this process.
 
@@ -83,11 +84,13 @@ def register_attention(
         summary: one line for listings.
         why_unavailable: as in `AttentionBackend`.
         why_unsupported: as in `AttentionBackend`.
+        serves: as in `AttentionBackend`.
 
     Raises:
         AttentionConflictError: something else has this name; the message names both owners. A
             plugin that is not loaded yet comes to light when the name is asked for.
         TypeError: the decorated object, or an argument, is not what `AttentionBackend` takes.
+        ValueError: likewise.
     """
     if not isinstance(name, str):
         raise TypeError(
@@ -95,7 +98,9 @@ def register_attention(
         )
 
     def register(build: Build) -> Build:
-        backend = AttentionBackend(name, build, summary, why_unavailable, why_unsupported)
+        backend = AttentionBackend(
+            name, build, summary, why_unavailable, why_unsupported, checked_services(serves)
+        )
         owner = getattr(build, "__qualname__", type(build).__qualname__)
         _registry.register(backend, f"{build.__module__}.{owner}")
         return build

@@ -1,7 +1,7 @@
 """What an attention backend is, and how the attention that it builds is called."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +17,7 @@ class Attention(Protocol):
     Padding means the same to all of them: a padded key changes no output, the output at a padded
     query is 0, and a sequence whose keys are all padded gives zeros, never NaN.
 
-    An attention may also have a method ``weights(query, key, key_padding_mask=None,
-    query_padding_mask=None, *, scale=None)`` that returns the dense [B, H, Nq, Nk] matrix which
-    it stands for, to look at.
+    What an attention can do beyond this call, its backend says in `AttentionBackend.serves`.
     """
 
     def __call__(
@@ -49,6 +47,74 @@ class Attention(Protocol):
         ...
 
 
+class AttentionWithWeights(Attention, Protocol):
+    """An attention whose backend serves ``"weights"``."""
+
+    def weights(
+        self,
+        query: Tensor,
+        key: Tensor,
+        key_padding_mask: Tensor | None = None,
+        query_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """The dense matrix that the attention stands for, to look at.
+
+        Args:
+            query: [B, H, Nq, D].
+            key: [B, H, Nk, D].
+            key_padding_mask: as in the call.
+            query_padding_mask: as in the call.
+            scale: as in the call.
+
+        Returns:
+            [B, H, Nq, Nk], in the dtype of ``query``; 0 at padded keys and in padded queries' rows.
+            Times ``value`` it is what the call gives, but for what is no product with the values
+            (a convolution beside it).
+        """
+        ...
+
+
+class AttentionWithWindows(Attention, Protocol):
+    """An attention whose backend serves ``"window"``."""
+
+    def local_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        reach: int,
+        scale: float | None,
+    ) -> Tensor:
+        """Exact attention to the keys near each query, for a model's sliding-window layers.
+
+        Args:
+            query: [B, H, N, D].
+            key: [B, H, N, D].
+            value: [B, H, N, Dv].
+            key_padding_mask: bool [B, N], True at a real token; None if all are real.
+            reach: how many positions to each side a query sees.
+            scale: factor on the logits; None means 1/√D.
+
+        Returns:
+            [B, H, N, Dv], in the dtype of ``query``.
+        """
+        ...
+
+
+SERVICES: Mapping[str, str] = {
+    "weights": "has the method `AttentionWithWeights.weights`, so that models can give out their "
+    "attention matrices",
+    "window": "has the method `AttentionWithWindows.local_attention`, which serves sliding-window "
+    "layers in place of the models' own way, as where sequences are split among processes",
+    "budget": "takes the parameter ``block_per_row``, exact blocks per block of queries, and is "
+    "exact where they cover all keys; comparisons set it",
+}
+"""The words that `AttentionBackend.serves` may hold, and what each promises of the attention."""
+
+
 def nothing_against_it(*_: object) -> None:
     """The answer of a backend that runs anywhere and serves anything."""
 
@@ -67,11 +133,14 @@ class AttentionBackend:
         why_unsupported: takes (query, key, value) and returns why the backend can't serve them,
             or None if it can. For callers that want to know before they call; the attention
             itself still has to refuse what it can't serve.
+        serves: what the attention can do beyond the plain call, in words of `SERVICES`; any
+            iterable of them is taken.
 
     Raises:
         TypeError: a field has the wrong type, or ``build`` is the attention instead of what
             builds it.
-        ValueError: ``name`` is empty or has white space in it.
+        ValueError: ``name`` is empty or has white space in it, or ``serves`` holds an unknown
+            word.
     """
 
     name: str
@@ -79,6 +148,7 @@ class AttentionBackend:
     summary: str = ""
     why_unavailable: Callable[[], str | None] = nothing_against_it
     why_unsupported: Callable[[Tensor, Tensor, Tensor], str | None] = nothing_against_it
+    serves: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuses what would only fail later, in some user's hands."""
@@ -96,6 +166,7 @@ class AttentionBackend:
                 f"build must return the attention, but {self.build!r} takes a query: it looks like "
                 "the attention itself; give a class or function that returns it"
             )
+        object.__setattr__(self, "serves", checked_services(self.serves))
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -125,6 +196,28 @@ class AttentionBackend:
                 raise AttentionParameterError(
                     f"attention {self.name!r} needs the parameter {name!r}; {takes}"
                 )
+
+
+def checked_services(words: Iterable[str]) -> frozenset[str]:
+    """The words as a set, if all of them are known.
+
+    Raises:
+        TypeError: it is no iterable of str, or it is a str itself.
+        ValueError: a word is unknown; the message lists those of `SERVICES`.
+    """
+    # A str is an iterable of str as well: its letters.
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        raise TypeError(f"serves must be a set of words, got {words!r}")
+    found = frozenset(words)
+    for word in found:
+        if not isinstance(word, str):
+            raise TypeError(f"serves must hold words, got {word!r} in it")
+        if word not in SERVICES:
+            raise ValueError(
+                f"serves must hold known words, got {word!r}{nearest(word, SERVICES)}; "
+                f"there are {quoted(SERVICES)}"
+            )
+    return found
 
 
 def _signature(build: Callable[..., Attention]) -> inspect.Signature:

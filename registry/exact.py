@@ -182,6 +182,7 @@ def efficient_attention_backends() -> list[AttentionBackend]:
             name="sdpa",
             build=SdpaAttention,
             summary="exact: PyTorch's scaled_dot_product_attention",
+            serves=frozenset({"weights"}),
         ),
         AttentionBackend(
             name="xformers",
@@ -189,5 +190,6 @@ def efficient_attention_backends() -> list[AttentionBackend]:
             summary="exact: xformers' memory_efficient_attention (CUDA)",
             why_unavailable=_xformers_unavailable,
             why_unsupported=_xformers_unsupported,
+            serves=frozenset({"weights"}),
         ),
     ]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from xformers.ops.fmha import attn_bias, common
 
+from mra_plugin.backends.mra import MRAAttention
 from mra_plugin.ops import mra_attention
-from mra_plugin.plugin import MRAAttention
 
 # What xformers says of its own kernels and must not keep this operator from running: it needs
 # none of xformers' binaries, and computes in bfloat16 everywhere.

@@ -102,7 +102,7 @@ def attends_across(config: Any) -> bool:
     from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, attention_for
 
     ours = config._attn_implementation in IMPLEMENTATIONS
-    return ours and isinstance(attention_for(config), UlyssesAttention)
+    return ours and isinstance(attention_for(config).attend, UlyssesAttention)
 
 
 def _encoder(model: nn.Module) -> Any:

@@ -1,10 +1,13 @@
 """The backend that this package offers to the registry."""
 
+import inspect
+from dataclasses import fields
+
 import pytest
 import torch
 
-from mra_plugin.ops import mra_attention, mra_attention_weights
-from mra_plugin.registry import available_attention, build_attention
+from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
+from mra_plugin.registry import available_attention, build_attention, get_attention
 
 OPTIONS = {"block_size": 8, "block_per_row": 2, "selection": "per_row"}
 
@@ -27,6 +30,21 @@ def test_it_calls_the_operators_with_its_options() -> None:
         mra_attention_weights(query, key, mask, scale=0.3, **OPTIONS),
     )
     assert "block_per_row=2" in repr(attention)
+
+
+def test_its_parameters_are_the_options_and_the_implementation() -> None:
+    listed = get_attention("mra").parameters
+    expected = {field.name: field.default for field in fields(MRAOptions)} | {"impl": "auto"}
+    assert {name: one.default for name, one in listed.items()} == expected
+    # The call keeps its own.
+    assert "query" in inspect.signature(build_attention("mra")).parameters
+
+
+def test_what_the_backends_serve() -> None:
+    served = {info.name: get_attention(info.name).serves for info in available_attention()}
+    assert served["mra"] == {"weights", "budget"}
+    assert served["nystrom"] == served["sdpa"] == served["xformers"] == {"weights"}
+    assert served["ulysses"] == {"window"}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
+from collections.abc import Iterable
+
 import pytest
 import torch
 
 from mra_plugin.registry import (
+    SERVICES,
     AttentionBackend,
     AttentionConflictError,
     AttentionError,
@@ -237,6 +240,10 @@ def test_register_the_attention_itself():
         ({"summary": None}, TypeError, "summary must be a str, got None"),
         ({"why_unavailable": "never"}, TypeError, "why_unavailable must be callable"),
         ({"why_unsupported": 1}, TypeError, "why_unsupported must be callable, got 1"),
+        ({"serves": "weights"}, TypeError, "serves must be a set of words, got 'weights'"),
+        ({"serves": None}, TypeError, "serves must be a set of words, got None"),
+        ({"serves": {3}}, TypeError, "serves must hold words, got 3"),
+        ({"serves": ["wieghts"]}, ValueError, r"'wieghts' \(did you mean 'weights'\?\).*'window'"),
     ],
 )
 def test_backend_fields(fields: dict, error: type[Exception], words: str):
@@ -244,8 +251,27 @@ def test_backend_fields(fields: dict, error: type[Exception], words: str):
         AttentionBackend(**{"name": "x", "build": Recorder} | fields)
 
 
+@pytest.mark.parametrize(
+    "words", [["weights"], {"weights"}, ("weights", "weights"), iter(["weights"])]
+)
+def test_what_a_backend_serves(words: Iterable[str]):
+    register_attention("server", serves=words)(Recorder)
+    backend = get_attention("server")
+    assert backend.serves == {"weights"}
+    assert isinstance(backend.serves, frozenset)
+    assert AttentionBackend("x", Recorder, serves=["weights", "budget"]).serves < set(SERVICES)
+
+
+def test_register_what_nobody_knows():
+    with pytest.raises(ValueError, match="did you mean 'window'"):
+        register_attention("server", serves={"windows"})(Recorder)
+    with pytest.raises(UnknownAttentionError):
+        get_attention("server")
+
+
 def test_backend_defaults():
     backend = AttentionBackend("x", Recorder)
+    assert backend.serves == frozenset()
     x = torch.zeros(1, 1, 1, 1)
     assert backend.why_unavailable() is None
     assert backend.why_unsupported(x, x, x) is None

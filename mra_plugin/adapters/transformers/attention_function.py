@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from mra_plugin.ops.local_attention import local_attention, local_attention_weig
 
 from .config_attention import attention_for, dense_weights
 from .masks import read_mask
+
+if TYPE_CHECKING:
+    from mra_plugin.registry import AttentionWithWindows
 
 # What a model may ask of attention that changes the result and can't be served.
 _UNSERVED = ("position_bias", "softcap", "s_aux", "cache", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -79,14 +82,15 @@ def attention_forward(
     weights = None
     attention = attention_for(module.config)  # type: ignore[arg-type]
     if reach is not None:
-        # Where sequences are split among processes, a window reaches into the next one's part.
-        attend = getattr(attention, "local_attention", local_attention)
+        attend = local_attention
+        if "window" in attention.serves:
+            attend = cast("AttentionWithWindows", attention.attend).local_attention
         out = attend(query, key, value, padding, reach, scaling)
         if _wants_weights(module, kwargs):
             weights = local_attention_weights(query, key, padding, reach, scaling)
     else:
         query_padding = _query_padding(module, query, key, padding)
-        out = attention(query, key, value, padding, query_padding, scale=scaling)
+        out = attention.attend(query, key, value, padding, query_padding, scale=scaling)
         if _wants_weights(module, kwargs):
             weights = dense_weights(attention, query, key, padding, query_padding, scaling)
     return out.transpose(1, 2).contiguous(), weights

@@ -10,22 +10,39 @@ the config attribute of its own name:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mra_plugin.registry import build_attention
+from mra_plugin.registry import build_attention, get_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from mra_plugin.registry import Attention
+    from mra_plugin.registry import Attention, AttentionWithWeights
 
 MRA = "mra"
 REGISTRY = "efficient_attention"
 IMPLEMENTATIONS = (MRA, REGISTRY)
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltAttention:
+    """An attention of the registry, and what its backend says of it.
+
+    Attributes:
+        name: the backend's.
+        attend: the attention.
+        serves: what it can do beyond the plain call, see `mra_plugin.registry.SERVICES`.
+    """
+
+    name: str
+    attend: Attention
+    serves: frozenset[str]
+
 
 # What was built, as attributes that are named by backend and parameters: attention calls with the
 # same share it. torch.compile can't trace how it is built, and reads a dict as it was when tracing
@@ -58,7 +75,7 @@ def build(name: str, params: dict[str, Any]) -> Attention:
     return attention
 
 
-def attention_for(config: PreTrainedConfig, implementation: str | None = None) -> Attention:
+def attention_for(config: PreTrainedConfig, implementation: str | None = None) -> BuiltAttention:
     """The attention that ``config`` asks for.
 
     Args:
@@ -89,17 +106,17 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
     return attention_with(name, params)
 
 
-def attention_with(name: str, params: dict[str, Any]) -> Attention:
+def attention_with(name: str, params: dict[str, Any]) -> BuiltAttention:
     """The attention ``name`` with these parameters, built once; errors are those of `build`."""
     # Traced, so that a compiled model is compiled again when its parameters change.
     label = f"{name} {_label(params)}"
     _ensure_built(label, name, params)
-    attention: Attention = getattr(_BUILT, label)
+    attention: BuiltAttention = getattr(_BUILT, label)
     return attention
 
 
 def dense_weights(
-    attention: Any,
+    attention: BuiltAttention,
     query: Tensor,
     key: Tensor,
     key_padding_mask: Tensor | None,
@@ -111,21 +128,21 @@ def dense_weights(
     Raises:
         ValueError: the attention does not give it.
     """
-    if not hasattr(attention, "weights"):
+    if "weights" not in attention.serves:
         raise ValueError(
             f"output_attentions=True needs the attention matrices, which "
-            f"{type(attention).__name__} does not give"
+            f"{type(attention.attend).__name__} does not give"
         )
-    weights: Tensor = attention.weights(
+    return cast("AttentionWithWeights", attention.attend).weights(
         query, key, key_padding_mask, query_padding_mask, scale=scale
     )
-    return weights
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _ensure_built(label: str, name: str, params: dict[str, Any]) -> None:
     if not hasattr(_BUILT, label):
-        setattr(_BUILT, label, build(name, params))
+        attention = BuiltAttention(name, build(name, params), get_attention(name).serves)
+        setattr(_BUILT, label, attention)
 
 
 def _label(value: Any) -> str:

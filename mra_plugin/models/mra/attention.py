@@ -77,8 +77,8 @@ class MraSelfAttention(nn.Module):
     ) -> Tensor:
         """Output [B, H, N, D]."""
         if self._patched:
-            attention = attention_for(self.config)
-            return attention(query, key, value, padding_mask, padding_mask, scale=self.scale)
+            attend = attention_for(self.config).attend
+            return attend(query, key, value, padding_mask, padding_mask, scale=self.scale)
         options = self.config.attention_options()
         out: Tensor = mra_attention(query, key, value, padding_mask, scale=self.scale, **options)
         return out

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..config_attention import MRA, attention_for, attention_with, dense_weights
+from ..config_attention import MRA, BuiltAttention, attention_for, attention_with, dense_weights
 from ..masks import read_model_mask
 from .class_patches import asks_for_ours, mra_scale, project, replace_forward, serve_family
 
@@ -59,14 +59,14 @@ def _attend(
     padding = read_model_mask(mask, hidden_states)
     attention = _attention(self.config)
     scale = mra_scale(self.attention_head_size)
-    context = attention(query, key, value, padding, padding, scale=scale)
+    context = attention.attend(query, key, value, padding, padding, scale=scale)
     out = context.transpose(1, 2).flatten(2)
     if not wish:
         return (out,)
     return out, dense_weights(attention, query, key, padding, padding, scale)
 
 
-def _attention(config: Any) -> Any:
+def _attention(config: Any) -> BuiltAttention:
     attention = attention_for(config)  # refuses wrong parameters
     if config._attn_implementation != MRA:
         return attention

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from mra_plugin.backends.nystrom import convolve_values
 
-from ..config_attention import REGISTRY, attention_for, attention_with, dense_weights
+from ..config_attention import (
+    REGISTRY,
+    BuiltAttention,
+    attention_for,
+    attention_with,
+    dense_weights,
+)
 from ..masks import read_model_mask
 from .class_patches import project, serve_family
 
@@ -35,7 +41,7 @@ def _attend(
     query, key, value = project(self, hidden_states)
     padding = read_model_mask(attention_mask, hidden_states)
     attention = _attention(self.config)
-    context = attention(query, key, value, padding, padding)
+    context = attention.attend(query, key, value, padding, padding)
     if self.conv_kernel_size is not None:
         context = context + convolve_values(self.conv, value, padding)
     out = context.transpose(1, 2).flatten(2)
@@ -44,7 +50,7 @@ def _attend(
     return out, dense_weights(attention, query, key, padding, padding, None)
 
 
-def _attention(config: Any) -> Any:
+def _attention(config: Any) -> BuiltAttention:
     attention = attention_for(config)  # refuses wrong parameters
     stored = getattr(config, REGISTRY, None) or {}
     if config._attn_implementation != REGISTRY or stored["name"] != "nystrom":

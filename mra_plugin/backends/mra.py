@@ -1,0 +1,98 @@
+"""MRA attention as a backend of the registry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from typing import Any, get_args
+
+from torch import Tensor
+
+from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
+from mra_plugin.ops.api import Implementation
+
+
+def _lists_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Has a constructor's signature list the fields of `MRAOptions` in place of ``**options``.
+
+    The registry reads from it which parameters there are, and what they are by default.
+    """
+    signature = inspect.signature(init)
+    self, *own, _ = signature.parameters.values()
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=field.type,
+        )
+        for field in fields(MRAOptions)
+    ]
+    init.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[self, *options, *own]
+    )
+    return init
+
+
+class MRAAttention:
+    """MRA attention with its options chosen."""
+
+    @_lists_options
+    def __init__(self, *, impl: Implementation = "auto", **options: Any) -> None:
+        """Checks the options.
+
+        Args:
+            impl: which implementation computes it, as in `mra_plugin.ops.mra_attention`.
+            **options: fields of `mra_plugin.ops.MRAOptions`.
+
+        Raises:
+            TypeError: an option is unknown or has the wrong type.
+            ValueError: an option has a wrong value.
+        """
+        if impl not in get_args(Implementation):
+            raise ValueError(f"impl must be one of {get_args(Implementation)}, got {impl!r}")
+        self.options = asdict(MRAOptions(**options))
+        self.impl: Implementation = impl
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        query_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attends; shapes and masks as in `mra_plugin.registry.Attention`."""
+        out: Tensor = mra_attention(
+            query,
+            key,
+            value,
+            key_padding_mask,
+            query_padding_mask,
+            scale=scale,
+            impl=self.impl,
+            **self.options,
+        )
+        return out
+
+    def weights(
+        self,
+        query: Tensor,
+        key: Tensor,
+        key_padding_mask: Tensor | None = None,
+        query_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """The dense matrix [B, H, Nq, Nk] that the attention stands for."""
+        return mra_attention_weights(
+            query, key, key_padding_mask, query_padding_mask, scale=scale, **self.options
+        )
+
+    def __repr__(self) -> str:
+        """Shows the options."""
+        options = {**self.options, "impl": self.impl}
+        return f"MRAAttention({', '.join(f'{name}={value!r}' for name, value in options.items())})"
