@@ -7,13 +7,15 @@ transformers, where that is installed. Nothing heavy is imported until it is nee
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .adapters import import_hook
-from .models import families as auto
+from .adapters.transformers.families import table as layer_families
+from .models import families as model_families
 
 if TYPE_CHECKING:
-    from .adapters.transformers.patching import patch, unpatch
+    from .adapters.patching import patch, unpatch
     from .adapters.xformers import xformers_op
     from .models.mra.configuration import MraConfig
     from .models.mra.encoder import MraModel, MraPreTrainedModel
@@ -50,9 +52,9 @@ _MODULES = {
     "MraForTokenClassification": "models.mra.heads",
     "MraModel": "models.mra.encoder",
     "MraPreTrainedModel": "models.mra.encoder",
-    "patch": "adapters.transformers.patching",
+    "patch": "adapters.patching",
     "plot_attention": "picture.drawing",
-    "unpatch": "adapters.transformers.patching",
+    "unpatch": "adapters.patching",
     "xformers_op": "adapters.xformers",
 }
 
@@ -79,24 +81,16 @@ def _register_implementations() -> None:
     transformers_hooks.register_implementations()
 
 
-def _serve_mra_layers() -> None:
-    from .adapters.transformers.families import mra as mra_layers
+def _serve_layers(family: layer_families.Family) -> None:
+    from .adapters.transformers.families.class_patches import serve_family
 
-    mra_layers.install()
-
-
-def _serve_nystromformer_layers() -> None:
-    from .adapters.transformers.families import nystromformer as nystromformer_layers
-
-    nystromformer_layers.install()
+    serve_family(family)
 
 
 import_hook.when_imported("transformers.configuration_utils", _extend_configs)
 import_hook.when_imported("transformers.modeling_utils", _register_implementations)
-import_hook.when_imported("transformers.models.auto.configuration_auto", auto.register_config)
-for _module in auto.NEEDED:
-    import_hook.when_imported(_module, auto.register_models)
-import_hook.when_imported("transformers.models.mra.modeling_mra", _serve_mra_layers)
-import_hook.when_imported(
-    "transformers.models.nystromformer.modeling_nystromformer", _serve_nystromformer_layers
-)
+import_hook.when_imported(model_families.AUTO_CONFIG, model_families.register_configs)
+for _module in model_families.NEEDED:
+    import_hook.when_imported(_module, model_families.register_models)
+for _family in layer_families.FAMILIES:
+    import_hook.when_imported(_family.module, partial(_serve_layers, _family))

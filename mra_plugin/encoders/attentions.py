@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from mra_plugin.adapters.patching import patch
 from mra_plugin.adapters.transformers.modules import copy_with_same_weights
-from mra_plugin.adapters.transformers.patching import patch
 from mra_plugin.errors import UserError
 from mra_plugin.registry import get_attention
 
@@ -39,7 +39,7 @@ def with_attention(
     Raises:
         UserError: the model can't take this attention.
     """
-    accepted = "block_per_row" in get_attention(name).parameters
+    accepted = "budget" in get_attention(name).serves
     params = {"block_per_row": block_per_row} if accepted else {}
     try:
         twin = patch(copy_with_same_weights(model), attention=name, **params)

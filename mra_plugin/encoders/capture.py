@@ -11,20 +11,17 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
+from mra_plugin.adapters.patching import patch
 from mra_plugin.adapters.transformers.attention_function import attention_forward
 from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA
-from mra_plugin.adapters.transformers.families.class_patches import mra_scale, project
+from mra_plugin.adapters.transformers.families.table import Family, family_of_layer
 from mra_plugin.adapters.transformers.masks import make_mask, read_mask, read_model_mask
 from mra_plugin.adapters.transformers.modules import configs_in, copy_with_same_weights, encoders_in
-from mra_plugin.adapters.transformers.patching import patch
 
 # transformers' name for attention that tells what it is handed, and the config attributes that
 # hold what it then attends with and whom it tells. They only ever reach copies.
 _RECORDING = "mra_plugin_recording"
 _RECORD = "_mra_plugin_record"
-
-# Layers that compute attention themselves, from hidden states and a mask.
-_SELF_SUFFICIENT = ("MraSelfAttention", "NystromformerSelfAttention")
 
 _Record = Callable[..., None]
 
@@ -111,8 +108,9 @@ def _listen(twin: nn.Module, record: _Record) -> None:
     """Has every attention layer of a copy tell ``record`` what it is handed."""
     hooked = set()
     for module in twin.modules():
-        if type(module).__name__ in _SELF_SUFFICIENT:
-            module.register_forward_pre_hook(partial(_record_projections, record))
+        family = family_of_layer(type(module))
+        if family is not None:
+            module.register_forward_pre_hook(partial(_record_projections, family, record))
             hooked.add(id(module.config))
     AttentionInterface.register(_RECORDING, _record_and_attend)
     AttentionMaskInterface.register(_RECORDING, make_mask)
@@ -145,8 +143,8 @@ def _record_and_attend(
     return attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
-def _record_projections(record: _Record, layer: Any, args: tuple[Any, ...]) -> None:
-    """Tells what a self-sufficient layer will make of its arguments."""
+def _record_projections(family: Family, record: _Record, layer: Any, args: tuple[Any, ...]) -> None:
+    """Tells what a layer that computes attention itself will make of its arguments."""
     hidden_states, mask = args[:2]
     positions = getattr(layer, "position_embedding_type", "absolute")
     if positions != "absolute":
@@ -157,6 +155,5 @@ def _record_projections(record: _Record, layer: Any, args: tuple[Any, ...]) -> N
     if isinstance(mask, tuple):  # with output_attentions, transformers' MRA gets a pair
         mask = mask[0]
     padding = read_model_mask(mask, hidden_states)
-    is_mra = type(layer).__name__ == "MraSelfAttention"
-    scale = mra_scale(layer.attention_head_size) if is_mra else None
-    record(layer, *project(layer, hidden_states), padding, scale, None)
+    scale = None if family.scale is None else family.scale(layer.attention_head_size)
+    record(layer, *family.layers().project(layer, hidden_states), padding, scale, None)

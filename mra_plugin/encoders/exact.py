@@ -4,13 +4,14 @@ from typing import TypeVar
 
 from transformers import PreTrainedModel
 
-import mra_plugin
+from mra_plugin.adapters.patching import patch, unpatch
+from mra_plugin.adapters.transformers.families.table import FAMILIES
 from mra_plugin.errors import UserError
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 # Model types whose own attention approximates: they are exact with another one in its place.
-APPROXIMATE = ("mra", "nystromformer")
+APPROXIMATE = tuple(family.model_type for family in FAMILIES if family.approximates)
 EXACT = "sdpa"
 
 
@@ -26,7 +27,7 @@ def make_exact(model: Model) -> Model:
     Raises:
         UserError: it is an approximating model with relative positions.
     """
-    mra_plugin.unpatch(model)
+    unpatch(model)
     if model.config.model_type not in APPROXIMATE:
         return model
     positions = getattr(model.config, "position_embedding_type", "absolute")
@@ -35,4 +36,4 @@ def make_exact(model: Model) -> Model:
             f"it has relative positions (position_embedding_type={positions!r}), which no exact "
             "attention here knows"
         )
-    return mra_plugin.patch(model, attention=EXACT)
+    return patch(model, attention=EXACT)

@@ -1,28 +1,91 @@
-"""Makes transformers' Auto classes answer model type "mra" with the classes of this package."""
+"""The model families of this package, a row each, and how transformers comes to know them.
+
+A new family is a folder and a row.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
-
-_AUTO = "transformers.models.auto.modeling_auto"
-# The models, what they need of transformers, and the Auto classes, each with a name that it has
-# once it is loaded. All these import one another, in ways that differ between versions, and any may
-# come first, so registration waits until none is halfway.
-NEEDED = {
-    _AUTO: "AutoModelForMultipleChoice",
-    "transformers.modeling_layers": "GradientCheckpointingLayer",
-    "mra_plugin.models.mra.encoder": "MraModel",
-    "mra_plugin.models.mra.heads": "MraForQuestionAnswering",
-}
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 
-def register_config() -> None:
-    """Registers the config; to be called when transformers' ``configuration_auto`` is loaded."""
+@dataclass(frozen=True)
+class ModelFamily:
+    """What there is to know of a family before it is imported.
+
+    Attributes:
+        model_type: what its config.json says.
+        config_class: the class of its configs, as ``module:class``; modules are named from this
+            folder.
+        models: the class that each of transformers' Auto classes gives, likewise, by the Auto
+            class's name.
+    """
+
+    model_type: str
+    config_class: str
+    models: Mapping[str, str]
+
+
+FAMILIES = (
+    ModelFamily(
+        model_type="mra",
+        config_class="mra.configuration:MraConfig",
+        models={
+            "AutoModel": "mra.encoder:MraModel",
+            "AutoModelForPreTraining": "mra.heads:MraForMaskedLM",
+            "AutoModelForMaskedLM": "mra.heads:MraForMaskedLM",
+            "AutoModelForSequenceClassification": "mra.heads:MraForSequenceClassification",
+            "AutoModelForMultipleChoice": "mra.heads:MraForMultipleChoice",
+            "AutoModelForTokenClassification": "mra.heads:MraForTokenClassification",
+            "AutoModelForQuestionAnswering": "mra.heads:MraForQuestionAnswering",
+        },
+    ),
+)
+
+AUTO_CONFIG = "transformers.models.auto.configuration_auto"
+_AUTO_MODELS = "transformers.models.auto.modeling_auto"
+
+
+def _needed() -> dict[str, set[str]]:
+    needed = {
+        _AUTO_MODELS: {"AutoModelForMultipleChoice"},
+        "transformers.modeling_layers": {"GradientCheckpointingLayer"},
+    }
+    for family in FAMILIES:
+        for place in family.models.values():
+            module, name = _place(place)
+            needed.setdefault(module, set()).add(name)
+    return needed
+
+
+def model_class(model_type: str, name: str) -> Any | None:
+    """The class that a checkpoint names: of this package where it has the family.
+
+    Args:
+        model_type: as its config says.
+        name: of the class, as ``architectures`` in its config has it.
+
+    Returns:
+        A class of this package, of transformers for a family that this package has not, or None
+        if there is no such class.
+    """
+    for family in FAMILIES:
+        if family.model_type == model_type:
+            places = (place for place in family.models.values() if _place(place)[1] == name)
+            place = next(places, None)
+            return None if place is None else _load(place)
+    return getattr(importlib.import_module("transformers"), name, None)
+
+
+def register_configs() -> None:
+    """Registers the configs; to be called when transformers' `AUTO_CONFIG` is loaded."""
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    from .mra.configuration import MraConfig
-
-    AutoConfig.register("mra", MraConfig, exist_ok=True)
+    for family in FAMILIES:
+        AutoConfig.register(family.model_type, _load(family.config_class), exist_ok=True)
 
 
 def register_models() -> None:
@@ -31,23 +94,30 @@ def register_models() -> None:
     To be called after the import of each of the modules in `NEEDED`.
     """
     halfway = any(
-        module in sys.modules and not hasattr(sys.modules[module], name)
-        for module, name in NEEDED.items()
+        module in sys.modules and not all(hasattr(sys.modules[module], name) for name in names)
+        for module, names in NEEDED.items()
     )
-    if halfway or _AUTO not in sys.modules:
+    if halfway or _AUTO_MODELS not in sys.modules:
         return
-    from transformers.models.auto import modeling_auto as auto
+    auto = sys.modules[_AUTO_MODELS]
+    for family in FAMILIES:
+        config_class = _load(family.config_class)
+        for auto_class, place in family.models.items():
+            getattr(auto, auto_class).register(config_class, _load(place), exist_ok=True)
 
-    from .mra import encoder, heads
-    from .mra.configuration import MraConfig
 
-    for auto_class, model_class in (
-        (auto.AutoModel, encoder.MraModel),
-        (auto.AutoModelForPreTraining, heads.MraForMaskedLM),
-        (auto.AutoModelForMaskedLM, heads.MraForMaskedLM),
-        (auto.AutoModelForSequenceClassification, heads.MraForSequenceClassification),
-        (auto.AutoModelForMultipleChoice, heads.MraForMultipleChoice),
-        (auto.AutoModelForTokenClassification, heads.MraForTokenClassification),
-        (auto.AutoModelForQuestionAnswering, heads.MraForQuestionAnswering),
-    ):
-        auto_class.register(MraConfig, model_class, exist_ok=True)
+def _place(place: str) -> tuple[str, str]:
+    """Full name of the module, and name of the class."""
+    module, _, name = place.partition(":")
+    return f"{__package__}.{module}", name
+
+
+def _load(place: str) -> Any:
+    module, name = _place(place)
+    return getattr(importlib.import_module(module), name)
+
+
+NEEDED = _needed()
+"""The models, what they need of transformers, and the Auto classes, each with names that it has
+once it is loaded. All these import one another, in ways that differ between versions, and any may
+come first, so registration waits until none is halfway."""

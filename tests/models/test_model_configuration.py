@@ -1,6 +1,7 @@
 """The config: its fields, and what it refuses."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from helpers.tiny_mra import config, hidden, make, token_ids
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers.models.mra import MraConfig as TheirConfig
 
+import mra_plugin
 from mra_plugin import MraConfig
+from mra_plugin.adapters.transformers.families.mra_options import options_of
+from mra_plugin.ops import MRAOptions
 
 
 def test_defaults() -> None:
@@ -107,6 +111,40 @@ def test_budget_is_the_originals() -> None:
     made = config(selection="per_row")
     assert made.attention_options()["block_per_row"] == 2
     assert "num_blocks" not in made.attention_options()
+
+
+def test_options_that_are_no_fields(tmp_path: Path) -> None:
+    made = config(num_blocks=9)
+    assert made.attention_options()["num_blocks"] == 9
+    assert made.attention_options({"num_blocks": 5})["num_blocks"] == 5
+    assert made.attention_options({"block_per_row": 3})["num_blocks"] == 8 * 3
+    made.save_pretrained(tmp_path)
+    assert MraConfig.from_pretrained(tmp_path).attention_options() == made.attention_options()
+
+    few, ids = make(num_blocks=1), token_ids()
+    assert not hidden(few, ids).equal(hidden(make(), ids))
+    assert hidden(few, ids).equal(hidden(mra_plugin.patch(make(), num_blocks=1), ids))
+    with pytest.raises(ValueError, match="num_blocks must be at least 1, got 0"):
+        config(num_blocks=0)
+    with pytest.raises(TypeError, match="num_blocks"):
+        config(num_blocks="9")
+    with pytest.raises(ValueError, match=r"num_blocks=9 .*selection"):
+        config(num_blocks=9, selection="per_row")
+
+
+def test_every_option_is_read_from_the_config() -> None:
+    stated = {field.name: getattr(MRAOptions(), field.name) for field in fields(MRAOptions)}
+    stated |= {"num_blocks": 3, "block_size": 16}
+    for made in (config(**stated), TheirConfig(**stated)):
+        assert options_of(made, {}) == stated
+
+
+def test_both_families_have_one_budget() -> None:
+    theirs = TheirConfig(max_position_embeddings=200, block_per_row=3)
+    ours = MraConfig(max_position_embeddings=200, block_per_row=3)
+    assert options_of(theirs, {})["num_blocks"] == 6 * 3
+    for params in ({"block_size": 16}, {"block_per_row": 1}, {"selection": "per_row"}):
+        assert MRAOptions(**options_of(theirs, params)) == MRAOptions(**options_of(ours, params))
 
 
 def test_fields_take_effect_at_once() -> None:

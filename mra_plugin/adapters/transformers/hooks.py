@@ -8,7 +8,7 @@
 - A model class that would not heed the two refuses them, where transformers would accept any
   registered name and go on with its own attention.
 - The layers of MRA and Nyströmformer, which compute attention themselves, heed them as well
-  (`module_patches`).
+  (`families`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Puts another attention into a live model, and takes it out again."""
+"""How models of transformers get another attention, and their own back.
+
+The choice and its parameters are kept in the models' configs.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +9,23 @@ import copy
 import json
 from typing import Any
 
-from transformers import PreTrainedConfig
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .config_attention import IMPLEMENTATIONS, build, config_params, implementation_of
 from .families.class_patches import hand_out_config
 from .hooks import BEFORE_PATCH
-from .modules import Model, configs_in, encoders_in
+from .modules import configs_in, encoders_in
 from .support import check_class, check_modules
 
 
-def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
-    """Makes a transformers encoder use another attention.
+def accepts(model: nn.Module) -> bool:
+    """Whether a module is, or holds, a transformers model."""
+    return any(isinstance(module, PreTrainedModel) for module in model.modules())
 
-    The choice and its parameters live in the model's config (``config.mra``), so
-    ``save_pretrained`` keeps them and a plain ``from_pretrained`` brings them back, as long as
-    ``mra_plugin`` has been imported. Layers that are local by design (ModernBERT's sliding
-    windows) stay exact and local. A second patch replaces the first. As everywhere in
-    transformers, models that share one config object share its attention.
 
-    transformers' own MRA models take the parameters that are not given from their config, and
-    Nyströmformer its number of landmarks for ``"nystrom"``; its convolution stays beside any
-    attention, and sees no padding.
-
-    Args:
-        model: an encoder of transformers, or a module that holds some. It is changed in place.
-        attention: name of a registered backend, see `mra_plugin.registry.available_attention`.
-        **params: the backend's parameters, for MRA those of `mra_plugin.ops.mra_attention`.
-
-    Returns:
-        ``model``.
-
-    Raises:
-        TypeError: ``model`` holds no transformers model, or a parameter has the wrong type or
-            can't be written to config.json.
-        ValueError: the model can't take another attention, the backend or a parameter is
-            unknown, or a parameter has a wrong value.
-    """
+def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:
+    """See `mra_plugin.patch`; the choice is kept in the configs."""
     encoders = encoders_in(model)
     for encoder in encoders:
         check_class(type(encoder), encoder.config)
@@ -64,24 +48,10 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
             config.__dict__.pop(key, None)
         setattr(config, implementation, copy.deepcopy(config_params(attention, params)))
         _set_implementation(config, implementation)
-    return model
 
 
-def unpatch(model: Model) -> Model:
-    """Gives a model the attention back that it had before `patch`.
-
-    A model that was loaded with ``attn_implementation="mra"`` gets transformers' default. One
-    that has its own attention already is left as it is.
-
-    Args:
-        model: what was given to `patch`, or a transformers model that was loaded with "mra".
-
-    Returns:
-        ``model``.
-
-    Raises:
-        TypeError: ``model`` holds no transformers model.
-    """
+def unpatch(model: nn.Module) -> None:
+    """See `mra_plugin.unpatch`."""
     encoders = encoders_in(model)
     default = {id(one.config): one for one in reversed(encoders)}
     for config in configs_in(encoders):
@@ -98,7 +68,6 @@ def unpatch(model: Model) -> Model:
             owner = default.get(id(config), encoders[0])
             implementation = owner.get_correct_attn_implementation(None)
         _set_implementation(config, implementation)
-    return model
 
 
 def _state(config: PreTrainedConfig) -> dict[str, Any]:

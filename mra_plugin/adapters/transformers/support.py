@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .families.class_patches import serves
+from .families.table import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-FAMILIES = (
+SUPPORTED = (
     "ALBERT, BERT, CamemBERT, data2vec-text, DistilBERT, ELECTRA, ERNIE, ESM, EuroBERT, "
     "ModernBERT, RoBERTa, RoBERTa-PreLayerNorm, ViT, XLM-RoBERTa and other encoders that use "
-    "transformers' attention interface, and MRA and Nyströmformer"
+    f"transformers' attention interface, and {' and '.join(one.title for one in FAMILIES)}"
 )
 
 
@@ -66,5 +67,5 @@ def _heeds_the_choice(model_class: Any) -> bool:
 
 def _refuse(model_class: type, reason: str) -> None:
     raise ValueError(
-        f"{model_class.__name__} can't take another attention: {reason}. Supported are {FAMILIES}."
+        f"{model_class.__name__} can't take another attention: {reason}. Supported are {SUPPORTED}."
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mra_plugin.adapters.transformers.config_attention import REGISTRY, attention_for, dense_weights
-from mra_plugin.adapters.transformers.families.class_patches import mra_scale
+from mra_plugin.adapters.transformers.families.table import mra_scale
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 
 from .relative import relative_weights

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from mra_plugin.adapters.transformers.families.mra_options import options_of, stated_options
 from mra_plugin.ops import MRAOptions
 
 POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
@@ -20,14 +21,6 @@ _COUNTS = (
 )
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-_OPTIONS = (
-    "block_size",
-    "block_per_row",
-    "approx_mode",
-    "initial_prior_first_n_blocks",
-    "initial_prior_diagonal_n_blocks",
-    "selection",
-)
 
 
 @strict
@@ -68,6 +61,8 @@ class MraConfig(PreTrainedConfig):
         initial_prior_first_n_blocks: the first n rows and columns of blocks come first.
         initial_prior_diagonal_n_blocks: block pairs with ``|x - y| <= n // 2`` come first.
         selection: ``"global"`` spends the budget where it matters most, ``"per_row"`` evenly.
+            What else `mra_plugin.ops.MRAOptions` has can be given as well, such as ``num_blocks``
+            for a budget in all that the length of the longest sequence does not say.
         pad_token_id: its row of the word table is not trained.
         bos_token_id: first token of a sequence.
         eos_token_id: last token of a sequence.
@@ -143,7 +138,7 @@ class MraConfig(PreTrainedConfig):
                 f"pad_token_id must be None or a row of the word table (vocab_size="
                 f"{self.vocab_size}), got {self.pad_token_id}"
             )
-        MRAOptions(**{name: getattr(self, name) for name in _OPTIONS})
+        MRAOptions(**stated_options(self))
         if self.max_position_embeddings < self.block_size:
             raise ValueError(
                 f"max_position_embeddings must be at least block_size ({self.block_size}), as the "
@@ -157,12 +152,7 @@ class MraConfig(PreTrainedConfig):
         Args:
             params: what goes before the fields; ``config.mra`` by default.
         """
-        options: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
-        options.update((getattr(self, "mra", None) or {}) if params is None else params)
-        if options["selection"] == "global" and options.get("num_blocks") is None:
-            blocks = self.max_position_embeddings // options["block_size"]
-            options["num_blocks"] = max(blocks, 1) * options["block_per_row"]
-        return options
+        return options_of(self, (getattr(self, "mra", None) or {}) if params is None else params)
 
     def check_attention(self, attention: str, params: dict[str, Any]) -> None:
         """Refuses an attention that a model with these fields can't have.

@@ -9,32 +9,27 @@ new.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..config_attention import IMPLEMENTATIONS
-
-_FAMILIES: list[type] = []
-_LAYERS: list[type] = []
+from .table import FAMILIES, Family, family_of_layer
 
 
-def serve_family(
-    base_class: Any, model_class: Any, layer_class: Any, forward: Callable[..., Any]
-) -> None:
+def serve_family(family: Family) -> None:
     """Lets a family's models take our implementations.
 
-    Args:
-        base_class: what all models of the family derive from.
-        model_class: the model without a head.
-        layer_class: the layer that attends; built from the model's config alone.
-        forward: what a layer runs where its config asks for ours.
+    To be called right after transformers' module of the family is imported.
     """
-    _FAMILIES.append(base_class)
+    module = importlib.import_module(family.module)
+    layers = family.layers()
+    base_class: Any = getattr(module, family.base_class)
+    layer_class: Any = getattr(module, family.layer_class)
     # transformers lets models change their attention if their source calls its interface.
     base_class._can_set_attn_implementation = classmethod(lambda cls: True)
-    _LAYERS.append(layer_class)
     build = layer_class.__init__
 
     @functools.wraps(build)
@@ -43,8 +38,10 @@ def serve_family(
         self.config = config
 
     layer_class.__init__ = build_and_keep_config
-    replace_forward(layer_class, forward, asks_for_ours)
-    _refuse_excess_length(model_class)
+    replace_forward(layer_class, layers.forward, asks_for_ours)
+    _refuse_excess_length(getattr(module, family.model_class))
+    if layers.change_more is not None:
+        layers.change_more(module)
 
 
 def _refuse_excess_length(model_class: Any) -> None:
@@ -90,14 +87,13 @@ def asks_for_ours(module: Any) -> bool:
 
 def serves(model_class: type) -> bool:
     """Whether a model class belongs to one of these families."""
-    return issubclass(model_class, tuple(_FAMILIES))
+    return any(family.has_model(model_class) for family in FAMILIES)
 
 
 def hand_out_config(model: Any) -> None:
     """Gives its config to the layers of a model that was built before they kept it."""
-    layers: tuple[Any, ...] = tuple(_LAYERS)
     for module in model.modules():
-        if isinstance(module, layers) and not hasattr(module, "config"):
+        if not hasattr(module, "config") and family_of_layer(type(module)) is not None:
             module.config = model.config
 
 
@@ -109,9 +105,3 @@ def project(layer: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return heads.transpose(1, 2)
 
     return in_heads(layer.query), in_heads(layer.key), in_heads(layer.value)
-
-
-def mra_scale(head_size: int) -> float:
-    """Factor on MRA's scores: the original fills heads up to 32 channels, and scales for those."""
-    scale: float = max(head_size, 32) ** -0.5
-    return scale

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..config_attention import MRA, BuiltAttention, attention_for, attention_with, dense_weights
 from ..masks import read_model_mask
-from .class_patches import asks_for_ours, mra_scale, project, replace_forward, serve_family
+from .class_patches import asks_for_ours, project, replace_forward
+from .mra_options import options_of
+from .table import Layers, mra_scale
 
 
 class _Call(threading.local):
@@ -38,17 +40,6 @@ class _MaskAndWish(NamedTuple):
     mask: Tensor | None
 
 
-def install() -> None:
-    """Changes the classes of transformers' MRA; called right after they are imported."""
-    from transformers.models.mra import modeling_mra
-
-    base_class: Any = modeling_mra.MraPreTrainedModel
-    serve_family(base_class, modeling_mra.MraModel, modeling_mra.MraSelfAttention, _attend)
-    replace_forward(modeling_mra.MraEncoder, _encode_with_weights, _wants_weights)
-    for model_class in base_class.__subclasses__():
-        _heed_output_attentions(model_class)
-
-
 def _attend(
     self: Any, hidden_states: Tensor, attention_mask: Tensor | _MaskAndWish | None = None
 ) -> tuple[Tensor, ...]:
@@ -70,21 +61,7 @@ def _attention(config: Any) -> BuiltAttention:
     attention = attention_for(config)  # refuses wrong parameters
     if config._attn_implementation != MRA:
         return attention
-    params = {
-        # Fields that the models of this package have in addition.
-        "block_size": getattr(config, "block_size", 32),
-        "selection": getattr(config, "selection", "global"),
-        "block_per_row": config.block_per_row,
-        "approx_mode": config.approx_mode,
-        "initial_prior_first_n_blocks": config.initial_prior_first_n_blocks,
-        "initial_prior_diagonal_n_blocks": config.initial_prior_diagonal_n_blocks,
-        **(config.mra or {}),
-    }
-    if params["selection"] == "global" and params.get("num_blocks") is None:
-        # The original's budget is that of the longest sequence, whatever the length.
-        rows = config.max_position_embeddings // params["block_size"]
-        params["num_blocks"] = max(rows, 1) * params["block_per_row"]
-    return attention_with(MRA, params)
+    return attention_with(MRA, options_of(config, config.mra or {}))
 
 
 def _wants_weights(encoder: Any) -> bool:
@@ -134,3 +111,13 @@ def _heed_output_attentions(model_class: Any) -> None:
             _call.output_attentions = before
 
     model_class.forward = forward_and_tell
+
+
+def _change_more(modeling_mra: Any) -> None:
+    """Has encoders keep the matrices, and models take ``output_attentions`` for what it says."""
+    replace_forward(modeling_mra.MraEncoder, _encode_with_weights, _wants_weights)
+    for model_class in modeling_mra.MraPreTrainedModel.__subclasses__():
+        _heed_output_attentions(model_class)
+
+
+LAYERS = Layers(forward=_attend, project=project, change_more=_change_more)

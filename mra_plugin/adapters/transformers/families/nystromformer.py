@@ -16,19 +16,8 @@ from ..config_attention import (
     dense_weights,
 )
 from ..masks import read_model_mask
-from .class_patches import project, serve_family
-
-
-def install() -> None:
-    """Changes the classes of Nyströmformer; called right after they are imported."""
-    from transformers.models.nystromformer import modeling_nystromformer
-
-    serve_family(
-        modeling_nystromformer.NystromformerPreTrainedModel,
-        modeling_nystromformer.NystromformerModel,
-        modeling_nystromformer.NystromformerSelfAttention,
-        _attend,
-    )
+from .class_patches import project
+from .table import Layers
 
 
 def _attend(
@@ -57,3 +46,6 @@ def _attention(config: Any) -> BuiltAttention:
         return attention
     params = {option: value for option, value in stored.items() if option != "name"}
     return attention_with("nystrom", {"num_landmarks": config.num_landmarks, **params})
+
+
+LAYERS = Layers(forward=_attend, project=project)

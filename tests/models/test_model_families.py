@@ -1,0 +1,31 @@
+"""The rows of this package's own model families."""
+
+import pytest
+import transformers as tf
+
+import mra_plugin
+from mra_plugin.models.families import FAMILIES, model_class
+
+
+def test_the_class_that_a_checkpoint_names() -> None:
+    assert model_class("mra", "MraForMaskedLM") is mra_plugin.MraForMaskedLM
+    assert model_class("bert", "BertModel") is tf.BertModel
+    # Not transformers' own, which this family stands in for.
+    assert model_class("mra", "MraLayer") is None
+    assert model_class("mra", "BertModel") is None
+    assert model_class("bert", "MraOfNobody") is None
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_auto_classes_answer_each_family(family: object) -> None:
+    config = tf.AutoConfig.for_model(family.model_type)
+    assert type(config).__module__.startswith("mra_plugin.")
+    for auto_class, place in family.models.items():
+        found = getattr(tf, auto_class)._model_mapping[type(config)]
+        assert found is model_class(family.model_type, place.split(":")[1])
+
+
+def test_every_public_model_is_in_the_table() -> None:
+    for name in mra_plugin.__all__:
+        if name.startswith("Mra") and name not in ("MraConfig", "MraPreTrainedModel"):
+            assert model_class("mra", name) is getattr(mra_plugin, name)
