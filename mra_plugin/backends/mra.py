@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, fields
-from typing import Any, get_args
+from typing import Any
 
 from torch import Tensor
 
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
-from mra_plugin.ops.api import Implementation
+from mra_plugin.ops.implementations import ImplementationName, check_name
 
 
 def _lists_options(init: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +39,7 @@ class MRAAttention:
     """MRA attention with its options chosen."""
 
     @_lists_options
-    def __init__(self, *, impl: Implementation = "auto", **options: Any) -> None:
+    def __init__(self, *, impl: ImplementationName = "auto", **options: Any) -> None:
         """Checks the options.
 
         Args:
@@ -50,10 +50,9 @@ class MRAAttention:
             TypeError: an option is unknown or has the wrong type.
             ValueError: an option has a wrong value.
         """
-        if impl not in get_args(Implementation):
-            raise ValueError(f"impl must be one of {get_args(Implementation)}, got {impl!r}")
+        check_name(impl)
         self.options = asdict(MRAOptions(**options))
-        self.impl: Implementation = impl
+        self.impl: ImplementationName = impl
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mra_plugin.adapters.transformers.patching import patch
+from mra_plugin.adapters.patching import patch
 from mra_plugin.encoders.closeness import Closeness, cosines, hidden_states, reading
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.ops import MRAOptions

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mra_plugin.adapters.transformers.patching import patch, unpatch
+from mra_plugin.adapters.patching import patch, unpatch
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.loading import lacks_pooler, load_checkpoint, reload
 from mra_plugin.encoders.positions import position_tables

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mra_plugin.adapters.transformers.patching import patch
+from mra_plugin.adapters.patching import patch
 from mra_plugin.encoders.positions import PositionTable, position_tables
 from mra_plugin.encoders.tensors import belongs_to, listed
 from mra_plugin.errors import UserError

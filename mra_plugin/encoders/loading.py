@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from mra_plugin.adapters.transformers.support import check_class
 from mra_plugin.errors import UserError
-from mra_plugin.models.mra.encoder import MraModel
-from mra_plugin.models.mra.heads import (
-    MraForMaskedLM,
-    MraForMultipleChoice,
-    MraForQuestionAnswering,
-    MraForSequenceClassification,
-    MraForTokenClassification,
-)
+from mra_plugin.models.families import model_class as class_of
 
 from .exact import make_exact
 from .pretrained import check_folder, loading
@@ -27,18 +19,6 @@ from .tensors import belongs_to, listed, without_buffers
 
 # What published checkpoints hold beside the class that they name: what their pretraining had.
 _LEFT_OVER = ("pooler", "seq_relationship", "sop_classifier")
-# Those of transformers attend with zeros, so the names mean ours.
-_MRA_CLASSES = {
-    one.__name__: one
-    for one in (
-        MraModel,
-        MraForMaskedLM,
-        MraForMultipleChoice,
-        MraForQuestionAnswering,
-        MraForSequenceClassification,
-        MraForTokenClassification,
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -195,8 +175,7 @@ def _model_class(config: PreTrainedConfig) -> Any:
             f"config.json must name the model's class in architectures, got {names or None}"
         )
     (name,) = names
-    is_mra = config.model_type == "mra"
-    model_class = _MRA_CLASSES.get(name) if is_mra else getattr(transformers, name, None)
+    model_class = class_of(config.model_type, name)
     if model_class is None:
         raise UserError(f"config.json names the class {name}, which is not known")
     try:

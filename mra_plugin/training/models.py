@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from mra_plugin.adapters.transformers.patching import patch
+from mra_plugin.adapters.patching import patch
 from mra_plugin.encoders.loading import load_weights
 from mra_plugin.encoders.positions import longest_input
 from mra_plugin.encoders.pretrained import check_folder, loading
