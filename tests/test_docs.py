@@ -163,6 +163,21 @@ def test_links_lead_somewhere(page: str) -> None:
         assert target.startswith("https://") or (DOCS / target).exists(), target
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/decisions.md"])
+def test_files_that_are_named_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = re.findall(r"`([\w-]+(?:/[\w-]+)+/?(?:\.\w+)?)`", text)
+    assert named or page == "docs/decisions.md"
+    for name in named:
+        places = [
+            folder / end for folder in (ROOT, ROOT / "mra_plugin") for end in (name, f"{name}.py")
+        ]
+        found = any(place.exists() for place in places)
+        assert found or "NAME" in name, f"{page} names {name}"
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
 def test_index_lists_every_page() -> None:
     index = (DOCS / "README.md").read_text()
     for page in set(PAGES) - {"README.md"}:
