@@ -50,7 +50,7 @@ _TOKENS, _OTHER_TOKENS = 45, 70
 # A budget that covers every block of the inputs here.
 _FULL_BUDGET = 1000
 # How far rounding may go, which is far less than a token too many or too few would.
-_CLOSE = {"rtol": 1e-3, "atol": 1e-4}
+_RTOL, _ATOL = 1e-3, 1e-4
 
 
 def check_backend(name: str, /, **params: Any) -> None:
@@ -186,7 +186,7 @@ def check_padding_changes_nothing(attention: Attention, *, anywhere: bool = Fals
             mask = torch.zeros(_BATCH, longest, dtype=torch.bool)
             mask[:, at] = True
             padded, other = (
-                attention(*(_amid_garbage(x, at, longest, seed) for x in inputs), mask)
+                _call(attention, [_amid_garbage(x, at, longest, seed) for x in inputs], mask)
                 for seed in (1, 2)
             )
             if padded.masked_fill(mask[:, None, :, None], 0).any():
@@ -231,7 +231,7 @@ def check_nothing_real_gives_zeros(attention: Attention) -> None:
         inputs = [x.requires_grad_() for x in _inputs(_TOKENS, keys)]
         mask = torch.zeros(_BATCH, keys, dtype=torch.bool)
         mask[0, :3] = True
-        out = attention(*inputs, mask)[1]
+        out = _call(attention, inputs, mask)[1]
         if not bool((out == 0).all()):
             raise AssertionError(
                 f"a sequence without a real key must give zeros, got up to {out.abs().max():.3g}"
@@ -251,7 +251,7 @@ def check_gradients(attention: Attention) -> None:
     """
     inputs = [x.requires_grad_() for x in _inputs()]
     mask = torch.arange(_TOKENS) < torch.tensor([[_TOKENS], [20]])
-    for name, gradient in _gradients(attention(*inputs, mask), inputs).items():
+    for name, gradient in _gradients(_call(attention, inputs, mask), inputs).items():
         if not bool(gradient.isfinite().all()):
             raise AssertionError(f"gradients must be finite, that of {name} is not")
         if gradient.masked_fill(mask[:, None, :, None], 0).any():
@@ -363,6 +363,11 @@ def _softmax(query: Tensor, key: Tensor, seen: Tensor, scale: float | None) -> T
     return logits.masked_fill(~seen, -math.inf).softmax(-1).nan_to_num(0.0)
 
 
+def _call(attention: Attention, inputs: list[Tensor], key_padding_mask: Tensor) -> Tensor:
+    query, key, value = inputs
+    return attention(query, key, value, key_padding_mask)
+
+
 def _gradients(out: Tensor, inputs: list[Tensor]) -> dict[str, Tensor]:
     """Of query, key and value, for a random cotangent; an attention may take no notice of one."""
     generator = torch.Generator("cpu").manual_seed(3)
@@ -373,4 +378,6 @@ def _gradients(out: Tensor, inputs: list[Tensor]) -> dict[str, Tensor]:
 
 
 def _check_same(actual: Tensor, expected: Tensor, law: str) -> None:
-    torch.testing.assert_close(actual, expected, **_CLOSE, msg=lambda found: f"{law}\n{found}")
+    torch.testing.assert_close(
+        actual, expected, rtol=_RTOL, atol=_ATOL, msg=lambda found: f"{law}\n{found}"
+    )
