@@ -1,1 +1,1 @@
-"""Model families, a folder each, and the table that makes transformers know them."""
+"""Model families, a folder and a row of `families` each."""

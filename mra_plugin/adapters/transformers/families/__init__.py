@@ -1,1 +1,1 @@
-"""Families of transformers whose layers compute attention themselves, a file each."""
+"""Families of transformers whose layers attend by themselves, a file and a row of `table` each."""

@@ -34,25 +34,27 @@ class _Call(threading.local):
 _call = _Call()
 
 
-class _MaskAndWish(NamedTuple):
+class _MaskAskingForWeights(NamedTuple):
     """Stands in the mask's place between encoder and layers, to ask for the matrices as well."""
 
     mask: Tensor | None
 
 
 def _attend(
-    self: Any, hidden_states: Tensor, attention_mask: Tensor | _MaskAndWish | None = None
+    self: Any, hidden_states: Tensor, attention_mask: Tensor | _MaskAskingForWeights | None = None
 ) -> tuple[Tensor, ...]:
     """The forward of a layer: output [B, N, hidden], and the matrices if they are asked for."""
-    wish = isinstance(attention_mask, _MaskAndWish)
-    mask = attention_mask.mask if isinstance(attention_mask, _MaskAndWish) else attention_mask
+    wanted = isinstance(attention_mask, _MaskAskingForWeights)
+    mask = (
+        attention_mask.mask if isinstance(attention_mask, _MaskAskingForWeights) else attention_mask
+    )
     query, key, value = project(self, hidden_states)
     padding = read_model_mask(mask, hidden_states)
     attention = _attention(self.config)
     scale = mra_scale(self.attention_head_size)
     context = attention.attend(query, key, value, padding, padding, scale=scale)
     out = context.transpose(1, 2).flatten(2)
-    if not wish:
+    if not wanted:
         return (out,)
     return out, dense_weights(attention, query, key, padding, padding, scale)
 
@@ -81,7 +83,7 @@ def _encode_with_weights(
     states, attentions = [hidden_states], []
     for layer in self.layer:
         # By way of the arguments, so that gradient checkpointing asks again.
-        hidden_states, weights = layer(hidden_states, _MaskAndWish(attention_mask))
+        hidden_states, weights = layer(hidden_states, _MaskAskingForWeights(attention_mask))
         states.append(hidden_states)
         attentions.append(weights)
     output = BaseModelOutputWithCrossAttentions(
