@@ -10,7 +10,7 @@ from torch import Tensor
 from . import exact, reference
 from .checks import check_masks, check_scale, check_tensors, follow_autocast, refuse_forward_mode
 from .implementations import ImplementationName, check_name, select
-from .options import ApproxMode, MRAOptions, MRAOptionValues, Selection
+from .options import ApproxMode, MRAOptions, MRAOptionValues, Selection, lists_options
 
 
 @overload
@@ -128,6 +128,7 @@ def mra_attention(
     return (out, lse) if return_lse else out
 
 
+@lists_options
 def mra_attention_weights(
     query: Tensor,
     key: Tensor,
@@ -146,7 +147,7 @@ def mra_attention_weights(
         [B, H, Nq, Nk] in the query's type; rows of real queries sum to 1 (or are 0 where a query
         attends to nothing), rows of padded ones are 0.
     """
-    chosen = MRAOptions(**options)
+    chosen = MRAOptions.given_to("mra_attention_weights", options)
     check_tensors(query=query, key=key)
     query, key = follow_autocast(query, key)
     query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)

@@ -8,9 +8,27 @@ from torch import Tensor
 from .blocks import block_count
 from .options import MRAOptions
 
+# Those that are of no account once nothing is approximated, or that say when that is.
+SERVES = frozenset(
+    {
+        "block_size",
+        "block_per_row",
+        "num_blocks",
+        "approx_mode",
+        "initial_prior_first_n_blocks",
+        "initial_prior_diagonal_n_blocks",
+        "selection",
+    }
+)
+
 
 def covers_everything(query: Tensor, key: Tensor, options: MRAOptions) -> bool:
-    """Whether the budget is enough for every pair of blocks, so that nothing is approximated."""
+    """Whether the budget is enough for every pair of blocks, so that nothing is approximated.
+
+    Options that this file does not know may change what is exact: then it is not.
+    """
+    if options.unknown_to(SERVES):
+        return False
     blocks_x = block_count(query.shape[-2], options.block_size)
     blocks_y = block_count(key.shape[-2], options.block_size)
     if options.num_blocks is not None:

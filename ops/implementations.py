@@ -50,6 +50,11 @@ class Implementation:
     has_forward_mode: bool = False
     exact_by_pytorch: bool = False
 
+    @property
+    def is_automatic(self) -> bool:
+        """Whether ``impl="auto"`` may take it on some device."""
+        return self.automatic_on is None or bool(self.automatic_on)
+
     def is_asked(self, impl: str, device: str) -> bool:
         """Whether ``impl`` means it for tensors on a type of device."""
         if impl == "auto":
@@ -60,8 +65,9 @@ class Implementation:
         """Why it can't serve a call, as a sentence, or None if it can."""
         if unknown := options.unknown_to(self.serves):
             return f'impl="{self.name}" does not know {" and ".join(unknown)}'
-        reason = self.why_unsupported(query, value, options)
-        return reason and f'impl="{self.name}" can\'t serve this call: {reason}'
+        if reason := self.why_unsupported(query, value, options):
+            return f'impl="{self.name}" can\'t serve this call: {reason}'
+        return None
 
 
 # In the order in which "auto" asks them.
@@ -88,6 +94,20 @@ def check_name(impl: str) -> None:
     """Refuses a name that the table does not have."""
     if impl not in get_args(ImplementationName):
         raise ValueError(f"impl must be one of {get_args(ImplementationName)}, got {impl!r}")
+
+
+def check_known(impl: str, options: MRAOptions) -> None:
+    """Refuses options that no implementation knows which ``impl`` may mean, on any device.
+
+    Raises:
+        ValueError: names them.
+    """
+    meant = [
+        one for one in IMPLEMENTATIONS if one.name == impl or (impl == "auto" and one.is_automatic)
+    ]
+    unknown = [options.unknown_to(one.serves) for one in meant]
+    if all(unknown):
+        raise ValueError(f'impl="{impl}" does not know {" and ".join(min(unknown, key=len))}')
 
 
 def select(impl: str, query: Tensor, value: Tensor, options: MRAOptions) -> Implementation:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict, TypeVar
 
 from .checks import check_integer
 
@@ -63,6 +65,23 @@ class MRAOptions:
                 'selection="global"; with selection="per_row" use block_per_row'
             )
 
+    @classmethod
+    def given_to(cls, caller: str, options: Mapping[str, Any]) -> MRAOptions:
+        """The options that a function takes as ``**options``.
+
+        Args:
+            caller: the function's name.
+            options: by name.
+
+        Raises:
+            TypeError: there is no such option, or one has the wrong type.
+            ValueError: an option has a wrong value.
+        """
+        for name in options:
+            if name not in cls.__dataclass_fields__:
+                raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")
+        return cls(**options)
+
     def unknown_to(self, served: frozenset[str]) -> list[str]:
         """Options that differ from their defaults and are not among those that are served."""
         return [
@@ -82,6 +101,24 @@ class MRAOptionValues(TypedDict, total=False):
     initial_prior_first_n_blocks: int
     initial_prior_diagonal_n_blocks: int
     selection: Selection
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def lists_options(function: Function) -> Function:
+    """Has a function's signature list the fields of `MRAOptions` in place of its ``**options``."""
+    signature = inspect.signature(function)
+    *own, _ = signature.parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [
+        inspect.Parameter(one.name, keyword, default=one.default, annotation=one.type)
+        for one in fields(MRAOptions)
+    ]
+    first = next((at for at, one in enumerate(own) if one.kind is keyword), len(own))
+    parameters = [*own[:first], *options, *own[first:]]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
 def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
-from mra_plugin.ops.implementations import ImplementationName, check_name
-
-
-def _lists_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Has a constructor's signature list the fields of `MRAOptions` in place of ``**options``.
-
-    The registry reads from it which parameters there are, and what they are by default.
-    """
-    signature = inspect.signature(init)
-    self, *own, _ = signature.parameters.values()
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=field.type,
-        )
-        for field in fields(MRAOptions)
-    ]
-    init.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[self, *options, *own]
-    )
-    return init
+from mra_plugin.ops.implementations import ImplementationName, check_known, check_name
+from mra_plugin.ops.options import lists_options
 
 
 class MRAAttention:
     """MRA attention with its options chosen."""
 
-    @_lists_options
+    @lists_options
     def __init__(self, *, impl: ImplementationName = "auto", **options: Any) -> None:
         """Checks the options.
 
@@ -51,7 +28,9 @@ class MRAAttention:
             ValueError: an option has a wrong value.
         """
         check_name(impl)
-        self.options = asdict(MRAOptions(**options))
+        chosen = MRAOptions.given_to("MRAAttention", options)
+        check_known(impl, chosen)
+        self.options = asdict(chosen)
         self.impl: ImplementationName = impl
 
     def __call__(

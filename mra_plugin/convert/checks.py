@@ -63,8 +63,8 @@ def give_full_budget(
 
     Args:
         model: changed in place.
-        attention: name of its attention. Others than MRA know no full budget, and exact attention
-            takes their place.
+        attention: name of its attention. Of MRA it is known what a full budget is; exact attention
+            takes the place of others.
         params: its parameters.
         tokens: longest input.
     """

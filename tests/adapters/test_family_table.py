@@ -1,6 +1,7 @@
 """The rows of families: what they name is there, and everybody reads them."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -67,5 +68,13 @@ def test_who_is_exact_only_with_another_attention() -> None:
 
 
 def test_a_family_is_imported_with_its_module_only() -> None:
-    for family in FAMILIES:
-        assert family.layers() is sys.modules[family.layers().forward.__module__].LAYERS
+    code = (
+        "import sys, mra_plugin\n"
+        "from mra_plugin.adapters.transformers.families.table import FAMILIES\n"
+        "files = [f'mra_plugin.adapters.transformers.families.{one.file}' for one in FAMILIES]\n"
+        "assert not {'transformers', *files} & set(sys.modules)\n"
+        "import transformers.models.mra.modeling_mra\n"
+        "assert files[0] in sys.modules and files[1] not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

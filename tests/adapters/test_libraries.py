@@ -57,7 +57,9 @@ def test_each_librarys_models_are_patched_by_its_adapter() -> None:
 
 
 @pytest.mark.usefixtures("_letters")
-def test_a_model_of_no_library() -> None:
+def test_a_model_of_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    (own,) = (one for one in libraries.LIBRARIES if one.package == "transformers")
+    monkeypatch.setattr(libraries, "LIBRARIES", (own, ROW))
     words = "model must be, or hold, a transformers PreTrainedModel or a letters.Model; Linear does"
     with pytest.raises(TypeError, match=words):
         mra_plugin.patch(nn.Linear(2, 2))

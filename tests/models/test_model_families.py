@@ -1,9 +1,12 @@
 """The rows of this package's own model families."""
 
+from pathlib import Path
+
 import pytest
 import transformers as tf
 
 import mra_plugin
+from mra_plugin.models import families
 from mra_plugin.models.families import FAMILIES, model_class
 
 
@@ -29,3 +32,14 @@ def test_every_public_model_is_in_the_table() -> None:
     for name in mra_plugin.__all__:
         if name.startswith("Mra") and name not in ("MraConfig", "MraPreTrainedModel"):
             assert model_class("mra", name) is getattr(mra_plugin, name)
+
+
+def test_every_family_is_in_the_table_and_public() -> None:
+    folders = {path.parent.name for path in Path(families.__file__).parent.glob("*/__init__.py")}
+    assert folders == {family.config_class.split(".")[0] for family in FAMILIES}
+    assert sorted(mra_plugin._MODULES) == mra_plugin.__all__
+    for name in mra_plugin.__all__:
+        assert getattr(mra_plugin, name) is not None
+    for family in FAMILIES:
+        for place in (family.config_class, *family.models.values()):
+            assert place.split(":")[1] in mra_plugin.__all__

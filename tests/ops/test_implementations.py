@@ -6,14 +6,18 @@ import subprocess
 import sys
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from helpers.agreement import HERE
 from helpers.attention_calls import random_inputs
+from torch import Tensor
 
 import mra_plugin.models.mra.relative as relative
-from mra_plugin.ops import MRAOptions, api, implementations, mra_attention, mra_attention_weights
+from mra_plugin.backends.mra import MRAAttention
+from mra_plugin.ops import MRAOptions, api, exact, implementations, mra_attention
+from mra_plugin.ops import mra_attention_weights as weights
 from mra_plugin.ops.implementations import IMPLEMENTATIONS, ImplementationName, select
 from mra_plugin.ops.options import MRAOptionValues
 
@@ -27,7 +31,51 @@ def test_every_row_is_held_against_the_reference() -> None:
     assert set(ImplementationName.__args__) == {"auto", *(one.name for one in IMPLEMENTATIONS)}
 
 
+# A value of each option that is not its default.
+OTHER = {
+    "block_size": 8,
+    "block_per_row": 3,
+    "num_blocks": 5,
+    "approx_mode": "sparse",
+    "initial_prior_first_n_blocks": 1,
+    "initial_prior_diagonal_n_blocks": 2,
+    "selection": "per_row",
+}
+
+
+def test_every_option_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(OTHER) == OPTIONS, "an option has no value to try here"
+    handed = []
+
+    def keep(_impl: str, _query: Tensor, _value: Tensor, options: MRAOptions) -> None:
+        handed.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "select", keep)
+    query, key, value = random_inputs()
+    for name, other in OTHER.items():
+        expected = MRAOptions(**{name: other})
+        for call in (partial(mra_attention, query, key, value), partial(weights, query, key)):
+            with pytest.raises(KeyboardInterrupt):
+                call(**{name: other})
+            assert handed.pop() == expected
+
+
+def test_what_was_served_once_is_served() -> None:
+    for serves in (exact.SERVES, relative.SERVES, *(one.serves for one in IMPLEMENTATIONS)):
+        assert serves >= {
+            *("block_size", "block_per_row", "num_blocks", "approx_mode", "selection"),
+            *("initial_prior_first_n_blocks", "initial_prior_diagonal_n_blocks"),
+        }
+
+
 def test_every_list_of_options_is_that_of_the_dataclass() -> None:
+    for function in (weights, MRAAttention):
+        listed = inspect.signature(function).parameters
+        assert set(listed) >= OPTIONS
+        assert all(listed[one.name].default == one.default for one in fields(MRAOptions))
+    with pytest.raises(TypeError, match=r"mra_attention_weights\(\) got an unexpected .* 'blok'"):
+        weights(*random_inputs()[:2], blok=3)
     call = inspect.signature(api.mra_attention).parameters
     beside = ["scale", "return_lse", "impl"]
     written_out = {
@@ -41,7 +89,7 @@ def test_every_list_of_options_is_that_of_the_dataclass() -> None:
         assert row.serves <= OPTIONS, row.name
     assert relative.SERVES <= OPTIONS
     for direction in ("forward", "backward"):
-        for name in ("eager", "triton"):
+        for name in ("eager", "triton"):  # the reference is none
             operator = getattr(torch.ops.mra_plugin, f"{name}_{direction}").default
             taken = [argument.name for argument in operator._schema.arguments]
             own = [field.name for field in fields(MRAOptions)]
@@ -57,7 +105,15 @@ class WithPretended(MRAOptions):
 
 @pytest.fixture
 def _pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "MRAOptions", partial(WithPretended, pretended=1))
+    class Pretending:
+        def __new__(cls, **options: Any) -> MRAOptions:
+            return WithPretended(pretended=1, **options)
+
+        @staticmethod
+        def given_to(_: str, options: dict[str, Any]) -> MRAOptions:
+            return WithPretended(pretended=1, **options)
+
+    monkeypatch.setattr(api, "MRAOptions", Pretending)
 
 
 @pytest.mark.usefixtures("_pretended")
@@ -75,7 +131,7 @@ def test_an_option_that_nobody_knows_is_refused_by_name(impl: str, budget: int) 
 def test_nor_is_it_ignored_in_the_matrix_that_is_looked_at() -> None:
     query, key, _ = random_inputs()
     with pytest.raises(ValueError, match="does not know pretended"):
-        mra_attention_weights(query, key)
+        weights(query, key)
 
 
 def test_nor_with_relative_positions() -> None:
@@ -85,6 +141,19 @@ def test_nor_with_relative_positions() -> None:
         relative.relative_weights(
             query, key, torch.zeros(31, 16), None, WithPretended(pretended=1), **settings
         )
+
+
+def test_nor_is_it_taken_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would fail at the first call fails when it is chosen."""
+    options = WithPretended(pretended=1)
+    for impl in ("auto", "eager", "triton", "reference"):
+        with pytest.raises(ValueError, match=f'impl="{impl}" does not know pretended'):
+            implementations.check_known(impl, options)
+    with pytest.raises(ValueError, match="relative positions does not know pretended"):
+        relative.check_known(options)
+    x = random_inputs()[0]
+    assert not exact.covers_everything(x, x, replace(options, block_per_row=99))
+    assert exact.covers_everything(x, x, MRAOptions(block_per_row=99))
 
 
 def test_an_option_at_its_default_asks_for_nothing() -> None:

@@ -138,7 +138,7 @@ class MraConfig(PreTrainedConfig):
                 f"pad_token_id must be None or a row of the word table (vocab_size="
                 f"{self.vocab_size}), got {self.pad_token_id}"
             )
-        MRAOptions(**stated_options(self))
+        self._check_options(MRAOptions(**stated_options(self)))
         if self.max_position_embeddings < self.block_size:
             raise ValueError(
                 f"max_position_embeddings must be at least block_size ({self.block_size}), as the "
@@ -174,9 +174,17 @@ class MraConfig(PreTrainedConfig):
             return
         options = self.attention_options(params)
         impl = options.pop("impl", "auto")
-        MRAOptions(**options)
+        self._check_options(MRAOptions(**options))
         if relative and impl != "auto":
             raise ValueError(
                 f"impl={impl!r} does not know relative positions "
                 f'(position_embedding_type={self.position_embedding_type!r}); leave it at "auto"'
             )
+
+    def _check_options(self, options: MRAOptions) -> None:
+        """Refuses options that relative positions don't know, in a model that has them."""
+        if self.position_embedding_type != "absolute":
+            # It imports nothing of transformers, which may be halfway loaded here.
+            from .relative import check_known
+
+            check_known(options)

@@ -38,6 +38,16 @@ SERVES = frozenset(
 )
 
 
+def check_known(options: MRAOptions) -> None:
+    """Refuses options that this attention does not know.
+
+    Raises:
+        ValueError: names them.
+    """
+    if unknown := options.unknown_to(SERVES):
+        raise ValueError(f"MRA with relative positions does not know {' and '.join(unknown)}")
+
+
 def relative_weights(
     query: Tensor,
     key: Tensor,
@@ -65,8 +75,7 @@ def relative_weights(
     Raises:
         ValueError: an option is set that this attention does not know.
     """
-    if unknown := options.unknown_to(SERVES):
-        raise ValueError(f"MRA with relative positions does not know {' and '.join(unknown)}")
+    check_known(options)
     with torch.autocast(query.device.type, enabled=False):
         dtype = accumulation_dtype(query.dtype)
         weights = _weights(

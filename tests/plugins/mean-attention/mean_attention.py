@@ -22,7 +22,7 @@ class MeanAttention(nn.Module):
         scale: float | None = None,
     ) -> Tensor:
         if key_padding_mask is None:
-            key_padding_mask = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool)
+            key_padding_mask = key.new_ones(key.shape[0], key.shape[2], dtype=torch.bool)
         if query_padding_mask is None and query.shape[2] == key.shape[2]:
             query_padding_mask = key_padding_mask
         real = key_padding_mask[:, None, :, None]
