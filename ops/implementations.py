@@ -105,9 +105,9 @@ def check_known(impl: str, options: MRAOptions) -> None:
     meant = [
         one for one in IMPLEMENTATIONS if one.name == impl or (impl == "auto" and one.is_automatic)
     ]
-    unknown = [options.unknown_to(one.serves) for one in meant]
+    unknown = sorted((options.unknown_to(one.serves) for one in meant), key=len)
     if all(unknown):
-        raise ValueError(f'impl="{impl}" does not know {" and ".join(min(unknown, key=len))}')
+        raise ValueError(f'impl="{impl}" does not know {" and ".join(unknown[0])}')
 
 
 def select(impl: str, query: Tensor, value: Tensor, options: MRAOptions) -> Implementation:
