@@ -14,11 +14,13 @@ from mra_plugin import testing
 from mra_plugin.ops.local_attention import local_attention
 from mra_plugin.registry import (
     SERVICES,
+    api,
     available_attention,
     build_attention,
     get_attention,
     register_attention,
 )
+from mra_plugin.registry.host import Registry
 
 BACKENDS: list[tuple[str, dict[str, Any]]] = [
     ("sdpa", {}),
@@ -319,7 +321,8 @@ def test_who_promises_it_is_held_to_it(promise: str) -> None:
         testing.check_attention(ByPosition(), **{promise: True})
 
 
-def test_a_backend_is_held_to_what_it_declares() -> None:
+def test_a_backend_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_registry", Registry())  # what is registered here is gone afterwards
     register_attention("law-test-plain")(Exact)
     testing.check_backend("law-test-plain")
     register_attention("law-test-weights", serves={"weights"})(WeightsAtPadding)
