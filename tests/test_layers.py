@@ -42,6 +42,7 @@ OWNERS = {
     },
     "typer": {"cli"},
     "rich": {"cli"},
+    "sentence_transformers": {"convert"},
     "matplotlib": {"picture", "report", "cli"},
 }
 

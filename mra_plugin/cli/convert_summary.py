@@ -19,9 +19,12 @@ def print_summary(found: Converted, request: ConversionRequest, out: Path) -> No
     facts.add_row("data type", str(found.dtype).removeprefix("torch."))
     if found.left_out:
         facts.add_row("left out", ", ".join(found.left_out))
-    if found.sentence_transformer:
-        facts.add_row("not copied", "what sentence-transformers reads, such as pooling")
+    if found.modules:
+        facts.add_row("modules", f"{', '.join(found.modules)} ({found.sentence_transformer})")
     facts.add_row("check", _check(found, request))
+    if found.sentence_transformer:
+        what = "scores" if found.sentence_transformer == "CrossEncoder" else "embeddings"
+        facts.add_row(what, _seen(found, request))
     table = Table(
         title="beside exact attention",
         title_justify="left",
@@ -46,9 +49,33 @@ def _tokens(found: Converted, request: ConversionRequest) -> str:
 
 
 def _check(found: Converted, request: ConversionRequest) -> str:
-    budget = "with a full budget" if request.attention == "mra" else "with exact attention"
-    old = "the old"
+    return (
+        f"{_budget(request)} the new model equals {_old(found, request)} "
+        f"{_up_to(found.difference)}, at {found.checked} tokens"
+    )
+
+
+def _seen(found: Converted, request: ConversionRequest) -> str:
+    if found.seen_difference is None:
+        return (
+            f"not compared, since no sentence-transformers with {found.sentence_transformer} is "
+            "installed: the encoder alone was checked"
+        )
+    return (
+        f"{_budget(request)} equal to {_old(found, request)} {_up_to(found.seen_difference)}, for "
+        "short texts in sentence-transformers"
+    )
+
+
+def _budget(request: ConversionRequest) -> str:
+    return "with a full budget" if request.attention == "mra" else "with exact attention"
+
+
+def _old(found: Converted, request: ConversionRequest) -> str:
     if request.positions == "interpolate" and found.after > found.before and not found.rotary:
-        old = "the old one with interpolated positions"
-    difference = f"up to {found.difference:.0e}" if found.difference else "to the last bit"
-    return f"{budget} the new model equals {old} {difference}, at {found.checked} tokens"
+        return "the old one with interpolated positions"
+    return "the old"
+
+
+def _up_to(difference: float) -> str:
+    return f"up to {difference:.0e}" if difference else "to the last bit"

@@ -48,7 +48,7 @@ def greatest_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tens
         A share; infinite where a number is not finite.
     """
     differences = [
-        ((found[name] - one).abs().max() / one.abs().max()).item()
+        0.0 if torch.equal(found[name], one) else _relative(one, found[name])
         for name, one in expected.items()
         if name in found
     ]
@@ -113,6 +113,10 @@ def closeness(
         mask = torch.ones(exact.shape[:2], device=exact.device)
         found.append(Closeness(length, *cosines(exact, other, mask)))
     return found
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def _hidden_states(model: PreTrainedModel, input_ids: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from mra_plugin.adapters.patching import patch, unpatch
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.loading import lacks_pooler, load_checkpoint, reload
 from mra_plugin.encoders.positions import position_tables
-from mra_plugin.encoders.pretrained import is_sentence_transformer, quiet
+from mra_plugin.encoders.pretrained import quiet
 from mra_plugin.encoders.stretching import stretch, stretchable_length
 from mra_plugin.encoders.tensors import belongs_to
 from mra_plugin.errors import UserError, first_line
@@ -22,6 +22,13 @@ from mra_plugin.errors import UserError, first_line
 from .checks import closeness, give_full_budget, greatest_difference, outputs
 from .mra_family import to_mra
 from .request import ConversionRequest, Converted
+from .sentence_check import check_loaded, library_class, look, seen_difference
+from .sentence_transformer import (
+    check_head,
+    kind_without_modules,
+    read_sentence_model,
+    write_sentence_model,
+)
 from .writing import size_of, written_whole
 
 DEFAULT_BLOCK_PER_ROW = 8
@@ -61,7 +68,7 @@ def convert(
     try:
         with written_whole(out) as folder:
             written = _write(name, folder, request, read, started)
-            return _check(written, folder, request, is_sentence_transformer(name), started)
+            return _check(written, folder, request, started)
     except UserError:
         raise
     except (LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
@@ -72,6 +79,9 @@ def convert(
 class _Written:
     """What `_check` has to know of the model that `_write` left behind."""
 
+    name: str
+    sentence_transformer: str | None
+    modules: list[str]
     model_class: type[PreTrainedModel]
     without_pooler: bool
     dtype: torch.dtype
@@ -83,6 +93,7 @@ class _Written:
     lengths: list[int]
     checked: int
     expected: dict[str, Tensor]
+    tokenizer: Any
     cut: Callable[[int], list[int]]
 
 
@@ -94,9 +105,12 @@ def _write(
     started: Callable[[str], None],
 ) -> _Written:
     started("loading")
-    source = load_checkpoint(name, request.drop)
+    whole = read_sentence_model(name)
+    source = load_checkpoint(whole.encoder if whole else name, request.drop)
     model: Any = source.model
     tokenizer, dtype = source.tokenizer, model.dtype
+    kind = whole.kind if whole else kind_without_modules(model.config)
+    limit = tokenizer.model_max_length
     precise = torch.promote_types(dtype, torch.float32)
     params = _params(model, request)
     rotary = not position_tables(model)
@@ -128,10 +142,15 @@ def _write(
             raise UserError(f"drop names {part!r}, of which nothing has to be left out")
     with quiet():
         model.to(dtype).save_pretrained(folder)
+    if whole:
+        check_head(whole, model)
+        write_sentence_model(whole, folder, request.max_length)
+        if request.max_length is None:
+            tokenizer.model_max_length = min(limit, after)
     tokenizer.save_pretrained(folder)
     return _Written(
-        type(model), lacks_pooler(model), dtype, before, after, rotary, params, left_out, lengths,
-        checked, expected, cut,
+        name, kind, whole.module_names if whole else [], type(model), lacks_pooler(model), dtype,
+        before, after, rotary, params, left_out, lengths, checked, expected, tokenizer, cut,
     )  # fmt: skip
 
 
@@ -139,7 +158,6 @@ def _check(
     written: _Written,
     folder: Path,
     request: ConversionRequest,
-    sentence_transformer: bool,
     started: Callable[[str], None],
 ) -> Converted:
     checked, params = written.checked, written.params
@@ -147,6 +165,7 @@ def _check(
     precise = torch.promote_types(written.dtype, torch.float32)
     model: Any = reload(written.model_class, folder, precise, written.without_pooler)
     model.to(request.device)
+    attention = model.config._attn_implementation
     give_full_budget(model, request.attention, params, checked)
     difference = greatest_difference(written.expected, outputs(model, written.cut(checked)))
     if not difference <= TOLERANCE:
@@ -156,8 +175,13 @@ def _check(
             "written"
         )
     found = closeness(model, request.attention, params, written.cut, written.lengths, started)
+    del model
+    seen = None
+    if written.sentence_transformer and library_class(written.sentence_transformer):
+        started("short texts, as sentence-transformers reads them")
+        seen = _seen_difference(written, attention, folder, request)
     return Converted(
-        architecture=type(model).__name__,
+        architecture=written.model_class.__name__,
         before=written.before,
         after=written.after,
         rotary=written.rotary,
@@ -165,11 +189,45 @@ def _check(
         dtype=written.dtype,
         weight_bytes=size_of(folder),
         left_out=written.left_out,
-        sentence_transformer=sentence_transformer,
+        sentence_transformer=written.sentence_transformer,
+        modules=written.modules,
         checked=checked,
         difference=difference,
+        seen_difference=seen,
         closeness=found,
     )
+
+
+def _seen_difference(
+    written: _Written, attention: str, folder: Path, request: ConversionRequest
+) -> float:
+    """The same check once more, of what users of sentence-transformers see."""
+    precise = torch.promote_types(written.dtype, torch.float32)
+
+    def as_it_was(model: Any) -> None:
+        make_exact(model)
+        if request.positions == "interpolate":
+            stretch(model, None, written.after, request.positions)
+            model.to(written.dtype).to(precise)
+
+    def with_full_budget(model: PreTrainedModel) -> None:
+        give_full_budget(model, request.attention, written.params, written.checked)
+
+    def text(tokens: int) -> str:
+        return str(written.tokenizer.decode(written.cut(tokens), skip_special_tokens=True))
+
+    kind, device = str(written.sentence_transformer), request.device
+    old = look(written.name, kind, device, precise, as_it_was, text)
+    new = look(str(folder), kind, device, precise, with_full_budget, old.texts)
+    check_loaded(new, attention, request.max_length)
+    seen = seen_difference(old, new)
+    if not seen <= TOLERANCE:
+        raise UserError(
+            f"with a full budget what sentence-transformers makes of short texts differs by "
+            f"{seen:.1e} of the greatest value from what the old model gives, more than "
+            f"{TOLERANCE:.0e}; nothing was written"
+        )
+    return seen
 
 
 def summary_lengths(longest: int) -> list[int]:

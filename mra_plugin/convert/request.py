@@ -47,10 +47,12 @@ class Converted:
         dtype: of its weights.
         weight_bytes: their size.
         left_out: tensors of the checkpoint that are not in it.
-        sentence_transformer: whether files of sentence-transformers lie beside the checkpoint,
-            which are not in it either.
+        sentence_transformer: class of sentence-transformers that it is a model of, if it is one.
+        modules: classes of its modules.
         checked: tokens of the comparison with the old model.
         difference: the greatest relative one to the old model, with a full budget.
+        seen_difference: the same of what sentence-transformers gives for short texts; None where
+            it could not be asked.
         closeness: to exact attention, by length.
     """
 
@@ -62,7 +64,9 @@ class Converted:
     dtype: torch.dtype
     weight_bytes: int
     left_out: list[str]
-    sentence_transformer: bool
+    sentence_transformer: str | None
+    modules: list[str]
     checked: int
     difference: float
+    seen_difference: float | None
     closeness: list[Closeness]

@@ -4,9 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import is_offline_mode, snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging
-from transformers.utils.hub import cached_file
 
 from mra_plugin.errors import UserError, first_line
 
@@ -43,17 +49,34 @@ def check_folder(name: str, argument: str = "") -> None:
         raise UserError(f"{argument}{': ' * bool(argument)}there is no folder {name!r}")
 
 
-def is_sentence_transformer(name: str) -> bool:
-    """Whether the files of sentence-transformers lie beside a model.
+def folder_with(name: str, file: str, *more: str) -> Path | None:
+    """The folder that a file lies in; from the hub it is brought here.
 
     Args:
         name: a folder, or the id of a model on the hub.
+        file: in its top folder.
+        *more: patterns of other files to bring along from the hub.
+
+    Returns:
+        None if there is no such file, as far as can be known: without the hub, what is not in its
+        cache is not there.
+
+    Raises:
+        UserError: the hub can't be asked.
     """
+    if Path(name).is_dir():
+        return Path(name) if (Path(name) / file).is_file() else None
     try:
         with quiet():
-            return cached_file(name, "modules.json") is not None
-    except OSError:
-        return False
+            folder = Path(snapshot_download(name, allow_patterns=[file, *more]))
+    except (HFValidationError, RepositoryNotFoundError):
+        return None  # loading the model says it better
+    except (OSError, ValueError) as error:
+        # What derives from these knows more: that the file should be there.
+        if is_offline_mode() and type(error) in (LocalEntryNotFoundError, OfflineModeIsEnabled):
+            return None
+        raise UserError(f"can't ask the hub for {file} of {name!r}: {first_line(error)}") from None
+    return folder if (folder / file).is_file() else None
 
 
 @contextmanager
