@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from helpers.letter_models import save_model
-from transformers import BertForSequenceClassification, BertModel
+from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel
 from typer.testing import CliRunner
 
 import mra_plugin
@@ -37,11 +37,21 @@ def checkpoints() -> dict[str, object]:
     return {"path": "OUT", "folder": "long"}
 
 
+def sentence_models() -> dict[str, object]:
+    """Tiny models in the current folder beside the pretrained one."""
+    save_model(BertModel, Path("OUT"), max_position_embeddings=64)
+    save_model(BertForSequenceClassification, Path("reranker"), num_labels=1)
+    save_model(BertForMaskedLM, Path("splade"))
+    save_model(BertModel, Path("colbert"))
+    return demo()
+
+
 # Names that the examples of a page take for granted.
 GIVEN: dict[str, Callable[[], dict[str, object]]] = {
     "choosing-the-budget.md": demo,
     "how-it-works.md": demo,
     "long-documents.md": checkpoints,
+    "with-sentence-transformers.md": sentence_models,
 }
 WITHOUT_PYTHON = {"README.md", "architecture.md", "decisions.md"}
 # Where more is checked of a page than that it runs.
