@@ -109,7 +109,6 @@ def _write(
     source = load_checkpoint(whole.encoder if whole else name, request.drop)
     model: Any = source.model
     tokenizer, dtype = source.tokenizer, model.dtype
-    kind = whole.kind if whole else kind_without_modules(model.config)
     limit = tokenizer.model_max_length
     precise = torch.promote_types(dtype, torch.float32)
     params = _params(model, request)
@@ -148,6 +147,7 @@ def _write(
         if request.max_length is None:
             tokenizer.model_max_length = min(limit, after)
     tokenizer.save_pretrained(folder)
+    kind = whole.kind if whole else kind_without_modules(model.config)
     return _Written(
         name, kind, whole.module_names if whole else [], type(model), lacks_pooler(model), dtype,
         before, after, rotary, params, left_out, lengths, checked, expected, tokenizer, cut,

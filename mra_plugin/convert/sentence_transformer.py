@@ -81,7 +81,7 @@ class SentenceModel:
     def task(self) -> str:
         """What the encoder is for, as sentence-transformers calls it."""
         file = self.encoder_file
-        said = _read(file).get("transformer_task") if file else None
+        said = _settings(file).get("transformer_task") if file else None
         return said or _ENCODERS[self.module_names[0]]
 
     @property
@@ -112,6 +112,8 @@ def read_sentence_model(name: str) -> SentenceModel | None:
     ):
         raise UserError(f"{name!r} has a {_MODULES} that is no list of modules")
     _check_modules(name, modules)
+    modules = [{**one, "path": PurePosixPath(one["path"]).as_posix()} for one in modules]
+    modules = [{**one, "path": "" if one["path"] == "." else one["path"]} for one in modules]
     files = [_MODEL, _ADAPTER, *_ENCODER_FILES]
     files += [f"{one['path']}/*" for one in modules if one["path"]]
     folder = folder_with(name, _MODULES, *files) or folder
@@ -119,7 +121,8 @@ def read_sentence_model(name: str) -> SentenceModel | None:
         there = one["path"] and (folder / one["path"]).is_dir()
         if not there and _class_name(one["type"]) not in _WITHOUT_FOLDER:
             raise UserError(f"{name!r} has no folder {one['path']!r}, which {_MODULES} names")
-    kind = _read(folder / _MODEL).get("model_type") if (folder / _MODEL).is_file() else None
+    model = folder / _MODEL
+    kind = _settings(model).get("model_type") if model.is_file() else None
     if kind not in (None, *_KINDS):
         raise UserError(
             f"{name!r} is a model of sentence-transformers of the type {kind!r}, which is not known"
@@ -164,14 +167,18 @@ def write_sentence_model(source: SentenceModel, out: Path, max_length: int | Non
             # No code: none of these modules has any.
             ignored = shutil.ignore_patterns("*.py", "__pycache__")
             shutil.copytree(
-                source.folder / path, out / path, ignore=ignored, copy_function=shutil.copyfile
+                source.folder / path,
+                out / path,
+                ignore=ignored,
+                copy_function=shutil.copyfile,
+                dirs_exist_ok=True,
             )
     for file, change in (
         (source.encoder_file, _encoder_settings),
         (source.folder / _MODEL, _limits),
     ):
         if file and file.is_file():
-            _write(out / file.name, change(_read(file), max_length))
+            _write(out / file.name, change(_settings(file), max_length))
 
 
 def kind_without_modules(config: PreTrainedConfig) -> str | None:
@@ -246,6 +253,13 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"can't read {path.name}: {error}") from None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    found = _read(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path.name} holds no settings")
+    return found
 
 
 def _write(path: Path, content: Any) -> None:

@@ -17,6 +17,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
 from typer.testing import Result
 
+import mra_plugin
 from mra_plugin.convert import job
 from mra_plugin.convert.sentence_transformer import read_sentence_model
 from mra_plugin.errors import UserError
@@ -190,6 +191,21 @@ def test_multi_vector(mra_convert: Run, tmp_path: Path) -> None:
     assert len(new.encode_document("j a m p " * 100)) == LONG
 
 
+def test_multi_vector_as_pylate_writes_it(mra_convert: Run, tmp_path: Path) -> None:
+    folder = saved(multi_vector(tmp_path / "encoder"), tmp_path / "in")
+    listed = json.loads((folder / "modules.json").read_text())[:2]
+    listed[1]["type"] = "pylate.models.Dense.Dense"
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": false}')
+    settings = {"model_type": "ColBERT", "document_length": 40, "do_query_expansion": False}
+    change(folder / "config_sentence_transformers.json", **settings, query_prefix="q ")
+    result = mra_convert(folder, tmp_path / "out", "--max-length", LONG)
+    assert "(MultiVectorEncoder)" in summary(result)
+    old, new = (loaded(st.MultiVectorEncoder, tmp_path / name) for name in ("in", "out"))
+    assert_same(old, new)
+    assert (old[0].document_length, new[0].document_length) == (40, LONG)
+
+
 def test_to_mra_without_the_pooler(mra_convert: Run, tmp_path: Path) -> None:
     old = dense_model(tmp_path / "encoder")
     saved(old, tmp_path / "in")
@@ -198,7 +214,7 @@ def test_to_mra_without_the_pooler(mra_convert: Run, tmp_path: Path) -> None:
     result = mra_convert(*command, "--drop", "pooler")
     assert result.exit_code == 0, result.output
     new = loaded(st.SentenceTransformer, tmp_path / "out")
-    assert type(new.transformers_model).__name__ == "MraModel"
+    assert type(new.transformers_model) is mra_plugin.MraModel
     for one, other in zip(seen(old), seen(new), strict=True):
         torch.testing.assert_close(other, one, atol=2e-5, rtol=2e-5)
 
@@ -368,6 +384,7 @@ def test_what_can_not_go_over_is_named(
     [
         ("modules.json", "[", "can't read modules.json: Expecting value"),
         ("config_sentence_transformers.json", '{"model_type": "Oracle"}', "type 'Oracle', which"),
+        ("config_sentence_transformers.json", "[]", "config_sentence_transformers.json holds no"),
         ("adapter_config.json", "{}", "holds an adapter (adapter_config.json); merge it"),
     ],
 )
