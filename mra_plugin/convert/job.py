@@ -15,6 +15,12 @@ from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.loading import lacks_pooler, load_checkpoint, reload
 from mra_plugin.encoders.positions import position_tables
 from mra_plugin.encoders.pretrained import quiet
+from mra_plugin.encoders.sentence_transformer import (
+    check_head,
+    kind_without_modules,
+    read_sentence_model,
+    write_sentence_model,
+)
 from mra_plugin.encoders.stretching import stretch, stretchable_length
 from mra_plugin.encoders.tensors import belongs_to
 from mra_plugin.errors import UserError, first_line
@@ -23,12 +29,6 @@ from .checks import closeness, give_full_budget, greatest_difference, outputs
 from .mra_family import to_mra
 from .request import ConversionRequest, Converted
 from .sentence_check import check_loaded, library_class, look, seen_difference
-from .sentence_transformer import (
-    check_head,
-    kind_without_modules,
-    read_sentence_model,
-    write_sentence_model,
-)
 from .writing import size_of, written_whole
 
 DEFAULT_BLOCK_PER_ROW = 8

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging
 
+from mra_plugin.encoders.sentence_transformer import read_sentence_model, write_sentence_model
 from mra_plugin.errors import UserError
 from mra_plugin.parallel.parameters import shard_for_accelerate
 
@@ -55,6 +56,8 @@ def train(
         UserError: settings, data and folder don't fit each other.
     """
     checkpoint = check_folder(out, config, resume)
+    # What distillation heals stays the model that it was.
+    whole = read_sentence_model(config.model) if config.distill else None
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model, words=config.task == "tokens")
     prepare = PREPARE[config.task] if config.distill is None else prepare_distillation
@@ -86,6 +89,8 @@ def train(
     trainer.save_state()
     if distillation and main:
         after = distillation.closeness.measure(write_whole(config, out, distillation.headless))
+        if whole:
+            write_sentence_model(whole, out, max_length=None)
         device = str(trainer.args.device)
         write_closeness(config, out, before, after, seconds, device, versions, say)
 

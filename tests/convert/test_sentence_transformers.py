@@ -19,7 +19,7 @@ from typer.testing import Result
 
 import mra_plugin
 from mra_plugin.convert import job
-from mra_plugin.convert.sentence_transformer import read_sentence_model
+from mra_plugin.encoders.sentence_transformer import read_sentence_model
 from mra_plugin.errors import UserError
 
 Run = Callable[..., Result]

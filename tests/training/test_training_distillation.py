@@ -48,6 +48,33 @@ def test_the_gap_closes(
         assert whole.cls.predictions.transform.dense.weight.equal(head)
 
 
+def test_a_model_of_sentence_transformers_stays_one(
+    train: Train, texts: Path, tmp_path: Path
+) -> None:
+    model, out = save_model(BertModel, tmp_path / "model", **CONFIG), tmp_path / "out"
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for n, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling")])
+    ]
+    (model / "1_Pooling").mkdir()
+    kept = {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": 16, "pooling_mode_cls_token": True},
+        "config_sentence_transformers.json": {"prompts": {"query": "q "}},
+        "sentence_bert_config.json": {"max_seq_length": 100},
+    }
+    for name, content in kept.items():
+        (model / name).write_text(json.dumps(content))
+    arguments = ("--data", texts, "--steps", 1, "--distill", "self")
+    assert train(model, out, *arguments, *SETTINGS).exit_code == 0
+    for name, content in kept.items():
+        assert json.loads((out / name).read_text()) == content
+    (model / "modules.json").write_text("[]")
+    result = train(model, tmp_path / "other", *arguments, *SETTINGS)
+    assert "has a modules.json without a module" in result.output
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_shorter_teacher_is_tiled(train: Train, texts: Path, tmp_path: Path) -> None:
     teacher = save_model(
         BertModel, tmp_path / "teacher", **{**CONFIG, "max_position_embeddings": 80}

@@ -12,8 +12,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from mra_plugin.encoders.pretrained import folder_with
 from mra_plugin.errors import UserError
+
+from .pretrained import folder_with
 
 # Classes of sentence-transformers by the names that folders have for them. ColBERT is PyLate's,
 # and folders that were written before there was a choice have none.
