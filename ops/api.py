@@ -73,7 +73,9 @@ def mra_attention(
         key: [B, H, Nk, D], of the query's type and device.
         value: [B, H, Nk, Dv], likewise.
         key_padding_mask: bool [B, Nk], True = a real token. None: all are real.
-        query_padding_mask: bool [B, Nq]. None: the key mask where Nq = Nk, else all are real.
+        query_padding_mask: bool [B, Nq], True = a query to serve. None: all are served; in
+            self-attention (Nq = Nk) those at padding have blocks of their own and the budget of
+            ``block_per_row``, and change nothing for the others.
         block_size: tokens per block, a power of two from 8 to 128.
         block_per_row: exact blocks per query block that holds a real token; on average with
             ``selection="global"``, each with ``"per_row"``.
@@ -91,9 +93,10 @@ def mra_attention(
             tensors that it serves, otherwise ``"eager"``.
 
     Returns:
-        Output [B, H, Nq, Dv] in the inputs' type; 0 at padded queries and for a sequence without
-        a real key. With ``return_lse`` also the log-sum-exp of the scores, [B, H, Nq] in float32
-        (float64 for float64), differentiable, -inf where a query attends to nothing.
+        Output [B, H, Nq, Dv] in the inputs' type; 0 at queries that the query mask calls padding,
+        and for a sequence without a real key. With ``return_lse`` also the log-sum-exp of the
+        scores, [B, H, Nq] in float32 (float64 for float64), differentiable, -inf where a query
+        attends to nothing.
 
     Raises:
         TypeError: an argument is of the wrong type, or tensors differ in dtype.
@@ -113,7 +116,7 @@ def mra_attention(
     check_name(impl)
     check_tensors(query=query, key=key, value=value)
     query, key, value = follow_autocast(query, key, value)
-    query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
+    check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     implementation = select(impl, query, value, options)
 
@@ -144,13 +147,13 @@ def mra_attention_weights(
     quadratic in length. Arguments, options and errors are those of ``mra_attention``.
 
     Returns:
-        [B, H, Nq, Nk] in the query's type; rows of real queries sum to 1 (or are 0 where a query
-        attends to nothing), rows of padded ones are 0.
+        [B, H, Nq, Nk] in the query's type; rows of queries that are served sum to 1 (or are 0 where
+        a query attends to nothing), others are 0.
     """
     chosen = MRAOptions.given_to("mra_attention_weights", options)
     check_tensors(query=query, key=key)
     query, key = follow_autocast(query, key)
-    query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
+    check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     select("reference", query, key, chosen)
     with torch.autocast(query.device.type, enabled=False):

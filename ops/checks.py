@@ -52,8 +52,8 @@ def check_masks(
     key: Tensor,
     key_padding_mask: Tensor | None,
     query_padding_mask: Tensor | None,
-) -> Tensor | None:
-    """Checks both masks; returns the query's, which defaults to the key's where lengths agree."""
+) -> None:
+    """Checks both masks."""
     for name, mask, x in (
         ("key_padding_mask", key_padding_mask, key),
         ("query_padding_mask", query_padding_mask, query),
@@ -70,9 +70,6 @@ def check_masks(
             )
         if mask.device != x.device:
             raise ValueError(f"{name} must be on the query's device {x.device}, got {mask.device}")
-    if query_padding_mask is None and query.shape[-2] == key.shape[-2]:
-        return key_padding_mask
-    return query_padding_mask
 
 
 def check_scale(scale: float | None, channels: int) -> float:

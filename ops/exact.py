@@ -44,7 +44,7 @@ def attend(
     query_padding_mask: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """PyTorch's own attention, with 0 for padded queries and for sequences without a key.
+    """PyTorch's own attention, with 0 for queries that are padded and sequences without a key.
 
     Args:
         query: [B, H, Nq, D].
@@ -64,6 +64,9 @@ def attend(
         # A softmax over nothing is nan, whose gradient no later zero can stop.
         mask = (key_padding_mask | ~any_key)[:, None, None, :]
         served = any_key if served is None else served & any_key
+        # Whatever stands at padding: 0 times nan would be nan.
+        padding = ~key_padding_mask[:, None, :, None]
+        key, value = key.masked_fill(padding, 0), value.masked_fill(padding, 0)
     out = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scale
     )

@@ -32,7 +32,7 @@ def local_attention(
         scale: factor on the logits; None means 1/√D.
 
     Returns:
-        [B, H, N, Dv]. Outputs at padded queries are finite and mean nothing.
+        [B, H, N, Dv]; what a query gives that sees no real key is finite and means nothing.
     """
     batch, heads, length, _ = query.shape
     device = query.device
@@ -56,8 +56,9 @@ def local_attention(
     real = with_neighbours(key_padding_mask[:, None, :, None])[:, 0, :, :, 0].unsqueeze(2)
     own = torch.arange(size, 2 * size, device=device)[:, None]
     other = torch.arange(3 * size, device=device)
-    # Each query may see itself, which only matters to padded ones: an empty row would be NaN.
-    allowed = ((own - other).abs() <= reach) & real | (own == other)
+    allowed = ((own - other).abs() <= reach) & real
+    # A query at padding that sees no real key sees itself: an empty row would be NaN.
+    allowed = allowed | ((own == other) & ~allowed.any(-1, keepdim=True))
 
     def batched(blocks: Tensor) -> Tensor:
         # [B, H, blocks, n, D] -> [B * blocks, H, n, D]

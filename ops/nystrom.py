@@ -44,14 +44,15 @@ def nystrom_attention(
         key: [B, H, Nk, D], of the query's type and device.
         value: [B, H, Nk, Dv], likewise.
         key_padding_mask: bool [B, Nk], True = a real token. None: all are real.
-        query_padding_mask: bool [B, Nq]. None: the key mask where Nq = Nk, else all are real.
+        query_padding_mask: bool [B, Nq], True = a query to serve. None: all are served; where
+            Nq = Nk, those that the key mask calls padding have no part in the landmarks.
         num_landmarks: M, segments per sequence; more is closer and slower.
         pinv_iterations: steps of the iterative pseudo-inverse of the M x M matrix.
         scale: factor of the scores, 1/sqrt(D) by default.
 
     Returns:
-        [B, H, Nq, Dv] in the inputs' type; 0 at padded queries and for a sequence without a real
-        key.
+        [B, H, Nq, Dv] in the inputs' type; 0 where the query mask says padding, and for a
+        sequence without a real key.
 
     Raises:
         TypeError: an argument is of the wrong type, or tensors differ in dtype.
@@ -60,7 +61,8 @@ def nystrom_attention(
     check_nystrom_options(num_landmarks, pinv_iterations)
     check_tensors(query=query, key=key, value=value)
     query, key, value = follow_autocast(query, key, value)
-    query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
+    check_masks(query, key, key_padding_mask, query_padding_mask)
+    real_queries = _real_queries(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     dtype = query.dtype
     with torch.autocast(query.device.type, enabled=False):
@@ -74,10 +76,10 @@ def nystrom_attention(
             out = scaled_dot_product_attention(query, key, value, attn_mask=keys, scale=scale)
         else:
             marks = _landmarks(
-                query,
+                _prepare(query, real_queries),
                 key,
                 key_padding_mask,
-                query_padding_mask,
+                real_queries,
                 num_landmarks,
                 pinv_iterations,
                 scale,
@@ -117,7 +119,8 @@ def nystrom_attention_weights(
     check_nystrom_options(num_landmarks, pinv_iterations)
     check_tensors(query=query, key=key)
     query, key = follow_autocast(query, key)
-    query_padding_mask = check_masks(query, key, key_padding_mask, query_padding_mask)
+    check_masks(query, key, key_padding_mask, query_padding_mask)
+    real_queries = _real_queries(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     dtype = query.dtype
     with torch.autocast(query.device.type, enabled=False):
@@ -126,10 +129,10 @@ def nystrom_attention_weights(
         weights = _softmax(query, key, keys, scale)
         if key.shape[-2] > num_landmarks:
             marks = _landmarks(
-                query,
+                _prepare(query, real_queries),
                 key,
                 key_padding_mask,
-                query_padding_mask,
+                real_queries,
                 num_landmarks,
                 pinv_iterations,
                 scale,
@@ -192,6 +195,18 @@ def _landmarks(
     return _Landmarks(
         query_means, key_means, key_segments, _pseudo_inverse(middle, iterations), seen, few
     )
+
+
+def _real_queries(
+    query: Tensor,
+    key: Tensor,
+    key_padding_mask: Tensor | None,
+    query_padding_mask: Tensor | None,
+) -> Tensor | None:
+    """Bool [B, Nq], the queries that landmarks are made of; None: all."""
+    if query_padding_mask is None and query.shape[-2] == key.shape[-2]:
+        return key_padding_mask
+    return query_padding_mask
 
 
 def _prepare(x: Tensor, padding_mask: Tensor | None) -> Tensor:

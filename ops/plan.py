@@ -130,8 +130,9 @@ def choose_blocks(scores: Tensor, visible: Tensor, options: MRAOptions) -> Tenso
     # Rows are compared by how far each pair falls behind its row's best one.
     keys.sub_(keys.amax(-1, keepdim=True))
     keys = _add_priors(keys, options)
-    # Rows that see nothing are -inf - -inf = nan now.
-    keys.masked_fill_(~visible, float("-inf"))
+    # Rows that see nothing are -inf - -inf = nan now; nor is anything chosen by a score that is no
+    # number, or it would take the budget of others.
+    keys.masked_fill_(~visible | keys.isnan(), float("-inf"))
     if options.selection == "per_row":
         return _top(keys[..., None, :], min(options.block_per_row, blocks_y)).squeeze(-2)
     if options.num_blocks is not None:

@@ -29,6 +29,18 @@ class Problem:
         return self.options.approx_mode == "full"
 
     @property
+    def serves_padding(self) -> bool:
+        """Whether there may be queries at padding that are to be served.
+
+        In self-attention the key mask says which these are; elsewhere all queries are real.
+        """
+        return (
+            self.query_padding_mask is None
+            and self.key_padding_mask is not None
+            and self.query.shape[-2] == self.key.shape[-2]
+        )
+
+    @property
     def blocks_x(self) -> int:
         """X, the number of query blocks."""
         return block_count(self.query.shape[-2], self.options.block_size)

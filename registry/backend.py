@@ -14,8 +14,11 @@ from .names import nearest, quoted
 class Attention(Protocol):
     """The call that every built attention answers.
 
-    Padding means the same to all of them: a padded key changes no output, the output at a padded
-    query is 0, and a sequence whose keys are all padded gives zeros, never NaN.
+    Padding means the same to all of them: a padded key changes no output; every query is served,
+    but for those that ``query_padding_mask`` calls padded, whose output is 0; and a sequence whose
+    keys are all padded gives zeros, never NaN. In self-attention without ``query_padding_mask`` the
+    queries at padded keys are served as well and change nothing for the others: models read such
+    outputs.
 
     What an attention can do beyond this call, its backend says in `AttentionBackend.serves`.
     """
@@ -37,8 +40,7 @@ class Attention(Protocol):
             key: [B, H, Nk, D].
             value: [B, H, Nk, Dv].
             key_padding_mask: bool [B, Nk], True at a real token; None if all are real.
-            query_padding_mask: bool [B, Nq]; None means ``key_padding_mask`` where Nq == Nk, and
-                otherwise that all are real.
+            query_padding_mask: bool [B, Nq], True at a query to serve; None: all are served.
             scale: factor on the logits; None means 1/√D.
 
         Returns:

@@ -60,16 +60,14 @@ def real_queries(
     key_padding_mask: Tensor | None,
     query_padding_mask: Tensor | None,
 ) -> Tensor | None:
-    """The queries that have an output: real ones, in sequences that have a real key.
+    """The queries that have an output: those to serve, in sequences that have a real key.
 
     Returns:
-        Bool [B, Nq], or None if nothing is masked.
+        Bool [B, Nq], or None if all have one.
     """
     if key_padding_mask is None:
         return query_padding_mask
     has_keys = key_padding_mask.any(-1, keepdim=True)
     if query_padding_mask is None:
-        if query.shape[2] != key.shape[2]:
-            return has_keys.expand(-1, query.shape[2])
-        query_padding_mask = key_padding_mask
+        return has_keys.expand(-1, query.shape[2])
     return query_padding_mask & has_keys

@@ -52,7 +52,7 @@ ATTENTIONS = {"reference", "exact", "eager", "triton", "nystrom", "local_attenti
 FACE = {"__init__", "api", "implementations"}
 SHARED = {
     *("options", "checks", "problem", "blocks", "parts", "plan", "softmax"),
-    "operator_pair",
+    *("operator_pair", "real_tokens", "unknown"),
 }
 
 

@@ -75,8 +75,16 @@ def test_what_is_exact() -> None:
     testing.check_attention(attention, serves=["weights"], exact=True)
 
 
-def test_nystrom_takes_padding_anywhere() -> None:
-    attention = build_attention("nystrom", num_landmarks=8)
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("nystrom", {"num_landmarks": 8}),
+        ("mra", {"block_size": 8, "block_per_row": 2}),
+        ("mra", {"block_size": 8, "num_blocks": 9, "approx_mode": "sparse"}),
+    ],
+)
+def test_padding_may_lie_anywhere(name: str, params: dict[str, Any]) -> None:
+    attention = build_attention(name, **params)
     testing.check_attention(attention, serves=["weights"], padding_anywhere=True)
 
 
@@ -145,15 +153,14 @@ class MixesRows(Exact):
 class HeedsNoMask(Exact):
     def __call__(self, query, key, value, key_mask=None, query_mask=None, **options):
         out = super().__call__(query, key, value, **options)
-        if query_mask is None and query.shape[2] == key.shape[2]:
-            query_mask = key_mask
         return out if query_mask is None else out * query_mask[:, None, :, None]
 
 
-class AnswersPaddedQueries(Exact):
+class LeavesOutPadding(Exact):
     def __call__(self, query, key, value, key_mask=None, query_mask=None, **options):
-        everything = torch.ones(query.shape[0], query.shape[2], dtype=torch.bool)
-        return super().__call__(query, key, value, key_mask, everything, **options)
+        if query_mask is None and query.shape[2] == key.shape[2]:
+            query_mask = key_mask
+        return super().__call__(query, key, value, key_mask, query_mask, **options)
 
 
 class HeedsNoQueryMask(Exact):
@@ -162,10 +169,10 @@ class HeedsNoQueryMask(Exact):
 
 
 class TakesTheKeysMaskForTheQueries(Exact):
-    """Also where the lengths differ, as far as it goes."""
+    """Where the lengths differ, as far as it goes."""
 
     def __call__(self, query, key, value, key_mask=None, query_mask=None, **options):
-        if query_mask is None and key_mask is not None and query.shape[2] <= key_mask.shape[1]:
+        if query_mask is None and key_mask is not None and query.shape[2] < key_mask.shape[1]:
             query_mask = key_mask[:, : query.shape[2]]
         return super().__call__(query, key, value, key_mask, query_mask, **options)
 
@@ -260,7 +267,11 @@ BROKEN = [
     (OtherScale, testing.check_default_scale, "1/√D"),
     (MixesRows, testing.check_rows_are_independent, "others in the batch"),
     (HeedsNoMask, testing.check_padding_changes_nothing, "holds behind"),
-    (AnswersPaddedQueries, testing.check_padding_changes_nothing, "padded query must give 0"),
+    (
+        LeavesOutPadding,
+        testing.check_padding_changes_nothing,
+        "every query must be served",
+    ),
     (HeedsNoQueryMask, testing.check_padding_changes_nothing, "query_padding_mask says is padded"),
     (TakesTheKeysMaskForTheQueries, testing.check_padding_changes_nothing, "where lengths differ"),
     (CountsPadding, testing.check_padding_changes_nothing, "behind must change no real token"),

@@ -97,8 +97,9 @@ class NystromAttention(nn.Module):
                 f"got shape {tuple(value.shape)}"
             )
         out = out + convolve_values(self.conv, value, key_padding_mask)
-        rows = key_padding_mask if query_padding_mask is None else query_padding_mask
-        return out if rows is None else out.masked_fill(~rows[:, None, :, None], 0)
+        if query_padding_mask is None:
+            return out
+        return out.masked_fill(~query_padding_mask[:, None, :, None], 0)
 
     def weights(
         self,

@@ -19,14 +19,15 @@ def as_blocks(x: Tensor, part: Part) -> Tensor:
     missing = (0, width - channels, 0, block_count(length, size) * size - length)
     if any(missing):
         x = torch.nn.functional.pad(x, missing)
-    return x.reshape(-1, size, width)
+    blocks = x.shape[0] * x.shape[1] * block_count(length, size)
+    return x.reshape(blocks, size, width)
 
 
 def as_rows(x: Tensor, part: Part, fill: float) -> Tensor:
     """[B', H', N] as [G·Y, b], with ``fill`` behind the last token."""
-    size = part.block_size
-    missing = block_count(x.shape[-1], size) * size - x.shape[-1]
-    return torch.nn.functional.pad(x, (0, missing), value=fill).reshape(-1, size)
+    size, blocks = part.block_size, block_count(x.shape[-1], part.block_size)
+    x = torch.nn.functional.pad(x, (0, blocks * size - x.shape[-1]), value=fill)
+    return x.reshape(x.shape[0] * x.shape[1] * blocks, size)
 
 
 class Sink:
@@ -66,7 +67,7 @@ class Sink:
         if padding_mask is not None:
             tail = counts.shape[-1] * size - padding_mask.shape[-1]
             padding = ~torch.nn.functional.pad(padding_mask, (0, tail))
-            whole = self.blocks.view(-1, heads, padding.shape[-1], width)
+            whole = self.blocks.view(len(padding), heads, padding.shape[-1], width)
             whole.masked_fill_(padding[:, None, :, None], 0)
 
     def add(self, index: Tensor, blocks: Tensor) -> None:
@@ -81,5 +82,6 @@ class Sink:
             self.zeroed()
         if not self._direct:
             batch, heads, length, channels = self._result.shape
-            whole = self.blocks.view(batch, heads, -1, self.blocks.shape[-1])
+            _, size, width = self.blocks.shape
+            whole = self.blocks.view(batch, heads, block_count(length, size) * size, width)
             self._result.copy_(whole[:, :, :length, :channels])

@@ -45,7 +45,11 @@ def attend(part: Part, out: Tensor, lse: Tensor) -> Tensor:
 
 def gradients(part: Part, whole: Whole, grads: Gradients) -> None:
     """See `terms`."""
-    queries, dtype = as_blocks(part.query, part), part.dtype
+    query, dtype = part.query, part.dtype
+    if part.query_padding_mask is not None:
+        # Whatever stands at padding: 0 times nan would be nan.
+        query = query.masked_fill(~part.query_padding_mask[:, None, :, None], 0)
+    queries = as_blocks(query, part)
     for tile in _gathered(part, _lay_out(part)):
         rows = tile.rows
         grad_query, grad_key, grad_value = tile_backward(
@@ -104,10 +108,15 @@ def _gathered(part: Part, layout: Layout) -> Iterator[_Gathered]:
     biases = _key_biases(part) if any(tile.masked for tile in layout.tiles) else None
     for tile in layout.tiles:
         rows, columns = layout.rows[tile.start : tile.stop], layout.columns[tile.pairs]
-        bias = None
+        gathered = _Gathered(rows, columns, keys(columns, tile), values(columns, tile), None)
         if biases is not None and tile.masked:
             bias = biases.index_select(0, columns).view(tile.rows, 1, -1)
-        yield _Gathered(rows, columns, keys(columns, tile), values(columns, tile), bias)
+            # Whatever stands at padding: 0 times nan would be nan.
+            padding = bias.isinf().transpose(1, 2)  # [T, m·b, 1]
+            gathered.keys.masked_fill_(padding, 0)
+            gathered.values.masked_fill_(padding, 0)
+            gathered = gathered._replace(bias=bias)
+        yield gathered
 
 
 def _key_biases(part: Part) -> Tensor:

@@ -5,13 +5,17 @@ Operators of their own, because the work is laid out by looking at the chosen bl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..operator_pair import OperatorPair
 from ..problem import Problem, empty_choice, empty_gradients, empty_output
+from ..real_tokens import move, move_back, moved, passes, real_first
+from ..unknown import mark_unknown, spread_unknown
 from . import coarse, fine
 from .as_blocks import Sink, as_blocks, as_rows
 from .part import Part, cut
@@ -34,16 +38,49 @@ def _terms(problem: Problem) -> tuple[ModuleType, ...]:
 
 
 def _forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
+    orders = real_first(problem, look=True)
+    problem = moved(problem, orders)
     out, lse = empty_output(problem.query, problem.value)
     chosen = empty_choice(problem.query, problem.key, problem.options.block_size)
+    first, *others = passes(problem)
+    _attend(first, out, lse, chosen)
+    for one in filter(None, map(_tail, others)):
+        mask, start = one.query_padding_mask, problem.query.shape[-2] - one.query.shape[-2]
+        more_out, more_lse = empty_output(one.query, one.value)
+        _attend(one, more_out, more_lse, None)
+        served = mask[:, None, :]
+        out[:, :, start:] = torch.where(served[..., None], more_out, out[:, :, start:])
+        lse[:, :, start:] = torch.where(served, more_lse, lse[:, :, start:])
+    return move_back(out, orders.query), move_back(lse, orders.query), Kept(chosen)
+
+
+def _tail(problem: Problem) -> Problem | None:
+    """The call from the first block with a real query on, or None if no query is real."""
+    mask = problem.query_padding_mask
+    assert mask is not None
+    real = mask.any(0).nonzero()
+    if not len(real):
+        return None
+    size = problem.options.block_size
+    start = int(real[0]) // size * size
+    return replace(problem, query=problem.query[:, :, start:], query_padding_mask=mask[:, start:])
+
+
+def _attend(problem: Problem, out: Tensor, lse: Tensor, chosen: Tensor | None) -> None:
+    """Fills output and log-sum-exp of a call, and what it chose if that is asked for."""
+    rows = torch.zeros(*out.shape[:2], problem.blocks_x, dtype=torch.bool, device=out.device)
     for where in cut(problem):
         part = Part.of(problem, where)
-        chosen[where] = part.plan.chosen
-        _attend(problem, part, out[where], lse[where])
-    return out, lse, Kept(chosen)
+        if chosen is not None:
+            chosen[where] = part.plan.chosen
+        _attend_part(problem, part, out[where], lse[where])
+        if not problem.is_full:
+            rows[where] = part.plan.scores.isnan().any(-1)
+    if not problem.is_full:
+        mark_unknown(problem, rows, out, lse)
 
 
-def _attend(problem: Problem, part: Part, out: Tensor, lse: Tensor) -> None:
+def _attend_part(problem: Problem, part: Part, out: Tensor, lse: Tensor) -> None:
     """Fills ``out`` [B', H', Nq, Dv] and ``lse`` [B', H', Nq] of a part."""
     sink = Sink(out, part)
     blocks = sink.zeroed()
@@ -51,7 +88,8 @@ def _attend(problem: Problem, part: Part, out: Tensor, lse: Tensor) -> None:
     for term in _terms(problem):
         lses = term.attend(part, blocks, lses)
     sink.finish()
-    lse.copy_(lses.view(*lse.shape[:2], -1)[..., : lse.shape[-1]])
+    tokens = part.plan.means.query_counts.shape[-1] * part.block_size
+    lse.copy_(lses.view(*lse.shape[:2], tokens)[..., : lse.shape[-1]])
     if part.query_padding_mask is not None:
         padding = ~part.query_padding_mask[:, None]
         out.masked_fill_(padding[..., None], 0)
@@ -66,22 +104,55 @@ def _backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    orders = real_first(problem, look=True)
+    problem = moved(problem, orders)
+    results = [None if x is None else move(x, orders.query) for x in (out, lse, grad_out, grad_lse)]
     grads = empty_gradients(problem.query, problem.key, problem.value)
+    first, *others = passes(problem)
+    _differentiate(first, results, kept.chosen, grads)
+    for one in filter(None, map(_tail, others)):
+        start = problem.query.shape[-2] - one.query.shape[-2]
+        more = empty_gradients(one.query, one.key, one.value)
+        tails = [None if x is None else x[:, :, start:] for x in results]
+        _differentiate(one, tails, None, more)
+        grads[0][:, :, start:] += more[0]
+        grads[1].add_(more[1])
+        grads[2].add_(more[2])
+    return (
+        move_back(grads[0], orders.query),
+        move_back(grads[1], orders.key),
+        move_back(grads[2], orders.key),
+    )
+
+
+def _differentiate(
+    problem: Problem,
+    results: list[Tensor | None],
+    chosen: Tensor | None,
+    grads: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Fills the gradients of a call.
+
+    Args:
+        problem: the call.
+        results: output, log-sum-exp, and their gradients, the last perhaps None.
+        chosen: what it chose; None chooses again.
+        grads: of query, key and value.
+    """
     for where in cut(problem):
-        part = Part.of(problem, where, kept.chosen[where])
-        whole = _whole(
-            part,
-            out[where],
-            lse[where],
-            grad_out[where],
-            None if grad_lse is None else grad_lse[where],
-        )
+        part = Part.of(problem, where, None if chosen is None else chosen[where])
+        whole = _whole(part, *(None if x is None else x[where] for x in results))
         sinks = Gradients(*(Sink(grad[where], part) for grad in grads))
         for term in reversed(_terms(problem)):
             term.gradients(part, whole, sinks)
         for sink in sinks:
             sink.finish()
-    return grads
+    if not problem.is_full:
+        lse = results[1]
+        assert lse is not None
+        if problem.query_padding_mask is not None:
+            lse = lse.masked_fill(~problem.query_padding_mask[:, None], 0)
+        spread_unknown(lse, grads)
 
 
 def _whole(
@@ -90,6 +161,8 @@ def _whole(
     """The results of a part and their gradients, in blocks; padded queries take no part."""
     if part.query_padding_mask is not None:
         padding = ~part.query_padding_mask[:, None]
+        # Another pass's results stand there.
+        out, lse = out.masked_fill(padding[..., None], 0), lse.masked_fill(padding, float("-inf"))
         grad_out = grad_out.masked_fill(padding[..., None], 0)
         grad_lse = None if grad_lse is None else grad_lse.masked_fill(padding, 0)
     lse = lse.masked_fill(lse == float("-inf"), float("inf"))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem, empty_gradients, empty_output
+from ..real_tokens import move, move_back, moved, passes, real_first
+from ..unknown import mark_unknown, spread_unknown
 from .choosing import choose
 from .coarse import attend_coarsely, shares
 from .fine_backward import launch_key_value_gradients, launch_query_gradient, launch_sums
@@ -21,15 +23,39 @@ from .pooling import pool_blocks
 
 
 def forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
-    """Output, log-sum-exp, and what the backward needs of the call."""
-    problem = _readable(problem)
-    out, lse = empty_output(problem.query, problem.value)
+    """Output, log-sum-exp, and what the backward needs of the call.
+
+    Whether anything is padded, and where, can't be looked at without waiting for the device: with a
+    mask tokens are always moved, and queries at padding always have a pass of their own.
+    """
+    orders = real_first(problem)
+    first, *others = passes(_readable(moved(problem, orders)))
     with _on_device_of(problem.query):
-        means = pool_blocks(problem)
-        chosen = choose(problem, means)
-        coarse_out, coarse_lse = attend_coarsely(problem, means, chosen)
-        launch_forward(problem, chosen, coarse_out, coarse_lse, out, lse)
-    return out, lse, Kept(chosen, coarse_lse, *means)
+        out, lse, kept = _attend(first)
+        for one in others:
+            more_out, more_lse, _ = _attend(one)
+            served = one.query_padding_mask[:, None, :]
+            out = torch.where(served[..., None], more_out, out)
+            lse = torch.where(served, more_lse, lse)
+    return move_back(out, orders.query), move_back(lse, orders.query), kept
+
+
+def _attend(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
+    out, lse = empty_output(problem.query, problem.value)
+    kept, coarse_out = _plan(problem)
+    launch_forward(problem, kept.chosen, coarse_out, kept.coarse_lse, out, lse)
+    if not problem.is_full:
+        keys = kept.key.isnan().flatten(2).any(-1)[..., None]
+        mark_unknown(problem, kept.query.isnan().any(-1) | keys, out, lse)
+    return out, lse, kept
+
+
+def _plan(problem: Problem) -> tuple[Kept, Tensor | None]:
+    """Means, choice and coarse scale; of the latter also the output in mode "full"."""
+    means = pool_blocks(problem)
+    chosen = choose(problem, means)
+    coarse_out, coarse_lse = attend_coarsely(problem, means, chosen)
+    return Kept(chosen, coarse_lse, *means), coarse_out
 
 
 def backward(
@@ -41,23 +67,53 @@ def backward(
     grad_lse: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
-    problem = _readable(problem)
-    chosen, coarse_lse = kept.chosen, kept.coarse_lse
-    grads = empty_gradients(problem.query, problem.key, problem.value)
+    orders = real_first(problem)
+    first, *others = passes(_readable(moved(problem, orders)))
+    out, lse, grad_out = (move(x, orders.query) for x in (out, lse, grad_out))
+    grad_lse = None if grad_lse is None else move(grad_lse, orders.query)
     if not lse.numel():
+        grads = empty_gradients(problem.query, problem.key, problem.value)
         for grad in grads:
             grad.zero_()
         return grads
+    with _on_device_of(problem.query):
+        grads = _differentiate(first, out, lse, kept, grad_out, grad_lse)
+        for one in others:
+            # What it kept is found again: another pass's results would have to be kept as well.
+            more = _differentiate(one, out, lse, _plan(one)[0], grad_out, grad_lse)
+            for grad, further in zip(grads, more, strict=True):
+                grad.add_(further)
+    return (
+        move_back(grads[0], orders.query),
+        move_back(grads[1], orders.key),
+        move_back(grads[2], orders.key),
+    )
+
+
+def _differentiate(
+    problem: Problem,
+    out: Tensor,
+    lse: Tensor,
+    kept: Kept,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if problem.query_padding_mask is not None:
+        # Another pass's results stand at other queries; those without output take no part.
+        lse = lse.masked_fill(~problem.query_padding_mask[:, None], float("-inf"))
     if grad_out.stride(-1) != 1:
         grad_out = grad_out.contiguous()
-    with _on_device_of(problem.query):
-        delta, *pulled = launch_sums(problem, coarse_lse, out, lse, grad_out, grad_lse)
-        share: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
-        if problem.is_full:
-            share = shares(problem, kept.means, chosen, coarse_lse, *pulled)
-        known = (problem, chosen, lse, delta, grad_out)
-        launch_query_gradient(*known, share[0], grads[0])
-        launch_key_value_gradients(*known, share[1:], grads[1:])
+    grads = empty_gradients(problem.query, problem.key, problem.value)
+    chosen, coarse_lse = kept.chosen, kept.coarse_lse
+    delta, *pulled = launch_sums(problem, coarse_lse, out, lse, grad_out, grad_lse)
+    share: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+    if problem.is_full:
+        share = shares(problem, kept.means, chosen, coarse_lse, *pulled)
+    known = (problem, chosen, lse, delta, grad_out)
+    launch_query_gradient(*known, share[0], grads[0])
+    launch_key_value_gradients(*known, share[1:], grads[1:])
+    if not problem.is_full:
+        spread_unknown(lse, grads)
     return grads
 
 

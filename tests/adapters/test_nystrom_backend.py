@@ -43,8 +43,10 @@ def test_with_a_convolution() -> None:
     out = attention(query, key, value, MASK)
     plain = nystrom_attention(query, key, value, MASK, num_landmarks=8)
     values = value * MASK[:, None, :, None]
-    expected = (plain + attention.conv(values)) * MASK[:, None, :, None]
+    expected = plain + attention.conv(values)
     torch.testing.assert_close(out, expected)
+    alone = attention(query, key, value, MASK, MASK)
+    torch.testing.assert_close(alone, expected * MASK[:, None, :, None])
     longer = [torch.cat([x, x], 2) for x in (query, key, value)]
     mask = torch.cat([MASK, torch.zeros_like(MASK)], 1)
     torch.testing.assert_close(attention(*longer, mask)[:, :, :70], out)

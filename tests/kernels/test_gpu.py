@@ -176,6 +176,7 @@ def test_golden(name: str) -> None:
     out = mra_attention(
         *leaves,
         torch.tensor(arrays["mask"], device="cuda"),
+        torch.tensor(arrays["mask"], device="cuda"),
         block_size=int(arrays["block_size"]),
         num_blocks=int(arrays["num_blocks"]),
         approx_mode=str(arrays["approx_mode"]),

@@ -33,6 +33,7 @@ def test_golden(name: str, impl: str, dtype: torch.dtype) -> None:
         key,
         value,
         torch.tensor(arrays["mask"]),
+        torch.tensor(arrays["mask"]),
         block_size=int(arrays["block_size"]),
         num_blocks=int(arrays["num_blocks"]),
         approx_mode=str(arrays["approx_mode"]),

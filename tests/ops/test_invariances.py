@@ -23,9 +23,79 @@ def test_more_padding_changes_no_real_token(impl: str, approx_mode: str) -> None
             torch.cat([x, 9 * torch.randn(1, 2, longest - 70, 16, dtype=x.dtype)], 2)
             for x in (query, key, value)
         ]
-        padded = mra_attention(*garbage, padding_mask([70], longest), **options)
+        mask = padding_mask([70], longest)
+        padded = mra_attention(*garbage, mask, **options)
         torch.testing.assert_close(padded[:, :, :70], alone)
-        assert torch.all(padded[:, :, 70:] == 0)
+        unserved = mra_attention(*garbage, mask, mask, **options)
+        torch.testing.assert_close(unserved[:, :, :70], alone)
+        assert torch.all(unserved[:, :, 70:] == 0)
+
+
+@IMPLS
+@MODES
+@pytest.mark.parametrize("selection", ["global", "per_row"])
+def test_where_padding_lies_and_what_it_holds_changes_no_real_token(
+    impl: str, approx_mode: str, selection: str
+) -> None:
+    query, key, value = random_inputs(1, 2, 70)
+    options = {
+        "block_size": 8,
+        "block_per_row": 2,
+        "approx_mode": approx_mode,
+        "selection": selection,
+        "impl": impl,
+    }
+    alone = mra_attention(query, key, value, **options)
+    spread = torch.randperm(99, generator=torch.Generator().manual_seed(0))[:70].sort().values
+    for at in (torch.arange(29, 99), torch.arange(70), spread):
+        mask = torch.zeros(1, 99, dtype=torch.bool)
+        mask[:, at] = True
+        leaves = []
+        for x in (query, key, value):
+            whole = torch.full((1, 2, 99, 16), float("nan"), dtype=x.dtype)
+            whole[:, :, at] = x
+            leaves.append(whole.requires_grad_())
+        out = mra_attention(*leaves, mask, mask, **options)
+        torch.testing.assert_close(out[:, :, at], alone)
+        out.sum().backward()
+        assert all(torch.isfinite(leaf.grad[:, :, at]).all() for leaf in leaves)
+
+
+@IMPLS
+@MODES
+def test_queries_at_padding_are_served_and_change_nothing(impl: str, approx_mode: str) -> None:
+    query, key, value = random_inputs(3, 2, 75)
+    mask = padding_mask([75, 41, 8], 75)
+    mask[2] = mask[2].flip(0)
+    options = {"block_size": 8, "approx_mode": approx_mode, "impl": impl}
+    few = {**options, "block_per_row": 2}
+    served = mra_attention(query, key, value, mask, **few)
+    unserved = mra_attention(query, key, value, mask, mask, **few)
+    torch.testing.assert_close(served.transpose(1, 2)[mask], unserved.transpose(1, 2)[mask])
+    assert served.transpose(1, 2)[~mask].abs().amin(-1).gt(0).all()
+    exact = scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+    for budget in ({"block_per_row": 10}, {"num_blocks": 100}):
+        full = mra_attention(query, key, value, mask, **options, **budget, return_lse=True)[0]
+        torch.testing.assert_close(full, exact)
+
+
+@IMPLS
+@MODES
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_not_a_number_in_a_real_token_comes_out(impl: str, approx_mode: str, which: int) -> None:
+    inputs = list(random_inputs(1, 2, 70))
+    inputs[which] = inputs[which].clone()
+    inputs[which][:, :, 33] = float("nan")
+    leaves = [x.requires_grad_() for x in inputs]
+    options = {"block_size": 8, "block_per_row": 1, "approx_mode": approx_mode, "impl": impl}
+    out = mra_attention(*leaves, **options)
+    out.nansum().backward()
+    assert out[:, :, 33].isnan().all()
+    assert all(leaf.grad.isnan().any() for leaf in leaves)
+    if which:
+        assert out.isnan().all()
+    else:  # its block alone
+        assert not out[:, :, :32].isnan().any()
 
 
 @IMPLS
@@ -46,7 +116,8 @@ def test_the_rest_of_the_batch_changes_nothing(impl: str, approx_mode: str, sele
         if length:
             alone = mra_attention(*(x[row : row + 1, :, :length] for x in inputs), **options)
             torch.testing.assert_close(together[row : row + 1, :, :length], alone)
-        assert torch.all(together[row, :, length:] == 0)
+        else:
+            assert torch.all(together[row] == 0)
 
 
 @IMPLS

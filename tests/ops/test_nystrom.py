@@ -80,10 +80,12 @@ def test_definition(side: str, iterations: int) -> None:
         mask = MASK.flip(1)
     elif side == "holes":
         mask = torch.rand(7, 90, generator=torch.Generator().manual_seed(0)) < 0.6
-    out = nystrom_attention(*inputs, mask, num_landmarks=16, pinv_iterations=iterations)
+    out = nystrom_attention(*inputs, mask, mask, num_landmarks=16, pinv_iterations=iterations)
     expected = definition(inputs, mask, mask, iterations=iterations)
     torch.testing.assert_close(out, expected, atol=1e-10, rtol=1e-8)
     assert torch.all(out.transpose(1, 2)[~mask] == 0)
+    served = nystrom_attention(*inputs, mask, num_landmarks=16, pinv_iterations=iterations)
+    torch.testing.assert_close(served.transpose(1, 2)[mask], out.transpose(1, 2)[mask])
 
 
 def test_without_a_mask_and_with_a_scale() -> None:
@@ -140,7 +142,16 @@ def test_neither_padding_nor_the_batch_changes_a_result() -> None:
         mask = padding_mask([70, longest], longest)
         out = nystrom_attention(*beside, mask, num_landmarks=16)
         torch.testing.assert_close(out[:1, :, :70], alone)
-        assert torch.all(out[0, :, 70:] == 0)
+
+
+def test_queries_at_padding_are_served() -> None:
+    query, key, value = random_inputs(2, 2, 70)
+    mask = padding_mask([70, 41], 70)
+    out = nystrom_attention(query, key, value, mask, num_landmarks=99)
+    exact = scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+    torch.testing.assert_close(out, exact)
+    few = nystrom_attention(query, key, value, mask, num_landmarks=8)
+    assert few[1, :, 41:].abs().amin(-1).gt(0).all()
 
 
 @pytest.mark.parametrize("landmarks", [4, 8, 99])

@@ -59,7 +59,7 @@ def test_installed_plugin_is_listed_and_built():
     value = torch.tensor([[1.0], [3.0], [50.0]])[None, None]
     mask = torch.tensor([[True, True, False]])
     output = attention(value, value, value, key_padding_mask=mask)
-    assert output.flatten().tolist() == [4.0, 4.0, 0.0]
+    assert output.flatten().tolist() == [4.0, 4.0, 4.0]
     assert isinstance(attention, torch.nn.Module)
 
 

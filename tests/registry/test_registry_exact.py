@@ -119,7 +119,7 @@ def test_exact(
 
     all_keys = torch.ones(4, nk, dtype=torch.bool) if keys is None else keys
     if queries is None:
-        queries = all_keys if nq == nk else torch.ones(4, nq, dtype=torch.bool)
+        queries = torch.ones(4, nq, dtype=torch.bool)
     expected = softmax_attention(
         query, key, value, all_keys, queries, 1 / math.sqrt(8) if scale is None else scale
     )
@@ -155,7 +155,8 @@ def test_sdpa_gradients_ignore_padding():
     query, key, value = (x.requires_grad_() for x in inputs(6, 6, dtype=torch.float64))
     mask = padding(6)
     output = build_attention("sdpa")(query, key, value, mask)
-    expected = softmax_attention(query, key, value, mask, mask, 1 / math.sqrt(8))
+    everyone = torch.ones_like(mask)
+    expected = softmax_attention(query, key, value, mask, everyone, 1 / math.sqrt(8))
     grad = torch.randn_like(output)
     wanted = torch.autograd.grad(expected, (query, key, value), grad)
     for actual, want in zip(

@@ -89,21 +89,22 @@ def attention_forward(
         if _wants_weights(module, kwargs):
             weights = local_attention_weights(query, key, padding, reach, scaling)
     else:
-        query_padding = _query_padding(module, query, key, padding)
-        out = attention.attend(query, key, value, padding, query_padding, scale=scaling)
+        queries = _served_queries(module, query, key, padding)
+        out = attention.attend(query, key, value, padding, queries, scale=scaling)
         if _wants_weights(module, kwargs):
-            weights = dense_weights(attention, query, key, padding, query_padding, scaling)
+            weights = dense_weights(attention, query, key, padding, queries, scaling)
     return out.transpose(1, 2).contiguous(), weights
 
 
-def _query_padding(
+def _served_queries(
     module: nn.Module, query: Tensor, key: Tensor, key_padding: Tensor | None
 ) -> Tensor | None:
-    """In self-attention queries are padded where keys are; in cross-attention none is known."""
-    if key_padding is None:
+    """None, as all queries are served, unless the key mask could be taken for that of the queries.
+
+    Models read outputs at padding: convolutions behind attention, pooling, query expansion.
+    """
+    if key_padding is None or query.shape[2] != key.shape[2] or not _may_cross(module):
         return None
-    if query.shape[2] == key.shape[2] and not _may_cross(module):
-        return key_padding
     return torch.ones(query.shape[0], query.shape[2], dtype=torch.bool, device=query.device)
 
 

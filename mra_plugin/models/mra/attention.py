@@ -78,7 +78,7 @@ class MraSelfAttention(nn.Module):
         """Output [B, H, N, D]."""
         if self._patched:
             attend = attention_for(self.config).attend
-            return attend(query, key, value, padding_mask, padding_mask, scale=self.scale)
+            return attend(query, key, value, padding_mask, scale=self.scale)
         options = self.config.attention_options()
         out: Tensor = mra_attention(query, key, value, padding_mask, scale=self.scale, **options)
         return out
@@ -92,7 +92,7 @@ class MraSelfAttention(nn.Module):
                     f"only MRA attention knows relative positions (position_embedding_type="
                     f"{self.position_embedding_type!r}); mra_plugin.unpatch(model) brings it back"
                 )
-            return dense_weights(attention, query, key, padding_mask, padding_mask, self.scale)
+            return dense_weights(attention, query, key, padding_mask, None, self.scale)
         options = self.config.attention_options()
         options.pop("impl", None)
         if self.position_embedding_type == "absolute":

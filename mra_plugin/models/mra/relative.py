@@ -22,8 +22,7 @@ from torch import Tensor
 
 from mra_plugin.ops import MRAOptions
 from mra_plugin.ops.blocks import accumulation_dtype
-from mra_plugin.ops.plan import Means, plan_blocks
-from mra_plugin.ops.softmax import softmax_and_lse
+from mra_plugin.ops.reference import dense_weights
 
 SERVES = frozenset(
     {
@@ -78,51 +77,15 @@ def relative_weights(
     check_known(options)
     with torch.autocast(query.device.type, enabled=False):
         dtype = accumulation_dtype(query.dtype)
-        weights = _weights(
-            query.to(dtype) * scale,
-            key.to(dtype),
-            distances.to(dtype),
-            padding_mask,
-            options,
-            scale if with_key else None,
+        scaled, keys, table = query.to(dtype) * scale, key.to(dtype), distances.to(dtype)
+        scores = torch.matmul(scaled, keys.transpose(-1, -2)) + _by_distance(scaled, table)
+        if with_key:
+            by_key = _by_distance(keys * scale, table.flip(0))
+            scores = scores + by_key.transpose(-1, -2)
+        weights, _ = dense_weights(
+            query, key, padding_mask, None, options, scale, token_scores=scores
         )
     return weights.to(query.dtype)
-
-
-def _weights(
-    query: Tensor,
-    key: Tensor,
-    distances: Tensor,
-    padding_mask: Tensor | None,
-    options: MRAOptions,
-    key_scale: float | None,
-) -> Tensor:
-    """For queries that are scaled already; keys meet the distances if they have a scale."""
-    length, size = query.shape[-2], options.block_size
-
-    fine = torch.matmul(query, key.transpose(-1, -2)) + _by_distance(query, distances)
-    if key_scale is not None:
-        fine = fine + _by_distance(key * key_scale, distances.flip(0)).transpose(-1, -2)
-    # [B, H, N, N]
-
-    def score(means: Means) -> Tensor:
-        return _pair_means(fine, padding_mask, means.key_counts, size)
-
-    _, coarse, chosen = plan_blocks(
-        query, key, padding_mask, padding_mask, options, 1.0, score=score
-    )
-
-    block = torch.arange(length, device=query.device) // size
-    rows, columns = block[:, None], block[None, :]
-    is_fine = chosen[:, :, rows, columns]
-    if options.approx_mode == "full":
-        scores = torch.where(is_fine, fine, coarse[:, :, rows, columns])
-    else:
-        scores = fine.masked_fill(~is_fine, float("-inf"))
-    if padding_mask is not None:
-        real = padding_mask[:, None, :, None] & padding_mask[:, None, None, :]
-        scores = scores.masked_fill(~real, float("-inf"))
-    return softmax_and_lse(scores)[0]
 
 
 def _by_distance(x: Tensor, distances: Tensor) -> Tensor:
@@ -134,21 +97,3 @@ def _by_distance(x: Tensor, distances: Tensor) -> Tensor:
     position = torch.arange(length, device=x.device)
     distance = position[:, None] - position[None, :] + length - 1
     return products.gather(-1, distance.expand(*x.shape[:-1], length))
-
-
-def _pair_means(fine: Tensor, padding_mask: Tensor | None, counts: Tensor, size: int) -> Tensor:
-    """Mean score of every block pair's real token pairs, 0 where there are none.
-
-    [B, H, N, N] to [B, H, X, X].
-    """
-    if padding_mask is not None:
-        real = padding_mask[:, None, :, None] & padding_mask[:, None, None, :]
-        fine = fine.masked_fill(~real, 0)
-    blocks = counts.shape[-1]
-    tail = blocks * size - fine.shape[-1]
-    if tail:
-        fine = torch.nn.functional.pad(fine, (0, tail, 0, tail))
-    columns = torch.unflatten(fine, -1, (blocks, size)).sum(-1)
-    sums = torch.unflatten(columns, -2, (blocks, size)).sum(-2)
-    pairs = counts[:, None, :, None] * counts[:, None, None, :]
-    return sums / pairs.clamp(min=1)

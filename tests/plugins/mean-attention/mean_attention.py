@@ -23,8 +23,6 @@ class MeanAttention(nn.Module):
     ) -> Tensor:
         if key_padding_mask is None:
             key_padding_mask = key.new_ones(key.shape[0], key.shape[2], dtype=torch.bool)
-        if query_padding_mask is None and query.shape[2] == key.shape[2]:
-            query_padding_mask = key_padding_mask
         real = key_padding_mask[:, None, :, None]
         mean = (value * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
         output = self.gain * mean.expand(-1, -1, query.shape[2], -1)

@@ -52,11 +52,11 @@ def _attend(
     padding = read_model_mask(mask, hidden_states)
     attention = _attention(self.config)
     scale = mra_scale(self.attention_head_size)
-    context = attention.attend(query, key, value, padding, padding, scale=scale)
+    context = attention.attend(query, key, value, padding, scale=scale)
     out = context.transpose(1, 2).flatten(2)
     if not wanted:
         return (out,)
-    return out, dense_weights(attention, query, key, padding, padding, scale)
+    return out, dense_weights(attention, query, key, padding, None, scale)
 
 
 def _attention(config: Any) -> BuiltAttention:

@@ -30,13 +30,13 @@ def _attend(
     query, key, value = project(self, hidden_states)
     padding = read_model_mask(attention_mask, hidden_states)
     attention = _attention(self.config)
-    context = attention.attend(query, key, value, padding, padding)
+    context = attention.attend(query, key, value, padding)
     if self.conv_kernel_size is not None:
         context = context + convolve_values(self.conv, value, padding)
     out = context.transpose(1, 2).flatten(2)
     if not output_attentions:
         return (out,)
-    return out, dense_weights(attention, query, key, padding, padding, None)
+    return out, dense_weights(attention, query, key, padding, None, None)
 
 
 def _attention(config: Any) -> BuiltAttention:
