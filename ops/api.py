@@ -114,21 +114,31 @@ def mra_attention(
         selection=selection,
     )
     check_name(impl)
-    check_tensors(query=query, key=key, value=value)
     query, key, value = follow_autocast(query, key, value)
+    check_tensors(query=query, key=key, value=value)
     check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     implementation = select(impl, query, value, options)
 
     arguments = (query, key, value, key_padding_mask, query_padding_mask)
     with torch.autocast(query.device.type, enabled=False):
+        # What is recorded is run at other lengths than that of the example, too.
+        recorded = _is_recorded()
         exactly = (impl == "auto" or implementation.exact_by_pytorch) and not return_lse
+        exactly = exactly and not recorded
         if exactly and exact.covers_everything(query, key, options):
             return exact.attend(*arguments, scale)
         if not implementation.has_forward_mode:
             refuse_forward_mode(implementation.name, query=query, key=key, value=value)
         out, lse = implementation.attend(*arguments, options, scale)
     return (out, lse) if return_lse else out
+
+
+def _is_recorded() -> bool:
+    """Whether a program is being made of the call that will run without this code."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 @lists_options
@@ -151,8 +161,8 @@ def mra_attention_weights(
         a query attends to nothing), others are 0.
     """
     chosen = MRAOptions.given_to("mra_attention_weights", options)
-    check_tensors(query=query, key=key)
     query, key = follow_autocast(query, key)
+    check_tensors(query=query, key=key)
     check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     select("reference", query, key, chosen)

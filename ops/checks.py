@@ -85,12 +85,20 @@ def check_scale(scale: float | None, channels: int) -> float:
 
 
 def follow_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What PyTorch's own attention does under autocast: all but float64 in autocast's type."""
+    """What PyTorch's own attention does under autocast: all but float64 in autocast's type.
+
+    To be called before tensors are checked: under autocast they may differ in type. What is no
+    tensor, or not of a floating type, comes back as it is.
+    """
+    if not all(isinstance(x, Tensor) for x in tensors):
+        return tensors
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+    return tuple(
+        x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors
+    )
 
 
 def check_integer(name: str, value: Any, least: int | None = None) -> None:
@@ -104,10 +112,17 @@ def check_integer(name: str, value: Any, least: int | None = None) -> None:
 
 
 def refuse_forward_mode(impl: str, **tensors: Tensor) -> None:
-    """Raises where a derivative runs forward, which operators of our own would take for zero."""
+    """Raises where operators of our own would take a derivative for zero, or fail in odd words."""
     for name, x in tensors.items():
         if forward_ad.unpack_dual(x).tangent is not None:
             raise NotImplementedError(
                 f"{name} has a tangent, and impl={impl!r} has no forward-mode derivative "
                 '(torch.func.jvp, jacfwd); impl="reference" has one'
+            )
+        # While compiling, PyTorch says it itself.
+        compiling = torch.compiler.is_compiling()
+        if not compiling and torch._C._functorch.is_functorch_wrapped_tensor(x):
+            raise NotImplementedError(
+                f"{name} is inside of a transform of torch.func (grad, vjp, vmap), which "
+                f'impl={impl!r} does not serve; impl="reference" does'
             )

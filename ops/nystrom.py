@@ -59,8 +59,8 @@ def nystrom_attention(
         ValueError: a shape, size or device does not fit; the message names the argument.
     """
     check_nystrom_options(num_landmarks, pinv_iterations)
-    check_tensors(query=query, key=key, value=value)
     query, key, value = follow_autocast(query, key, value)
+    check_tensors(query=query, key=key, value=value)
     check_masks(query, key, key_padding_mask, query_padding_mask)
     real_queries = _real_queries(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
@@ -117,8 +117,8 @@ def nystrom_attention_weights(
         to about 1, and entries may be a little below 0: the approximation is no softmax.
     """
     check_nystrom_options(num_landmarks, pinv_iterations)
-    check_tensors(query=query, key=key)
     query, key = follow_autocast(query, key)
+    check_tensors(query=query, key=key)
     check_masks(query, key, key_padding_mask, query_padding_mask)
     real_queries = _real_queries(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..blocks import block_count
 from ..operator_pair import OperatorPair
-from ..problem import Problem, empty_choice, empty_gradients, empty_output
+from ..problem import Problem, empty_gradients, empty_output
 from ..real_tokens import move, move_back, moved, passes, real_first
 from ..unknown import mark_unknown, spread_unknown
 from . import coarse, fine
@@ -22,14 +23,46 @@ from .part import Part, cut
 from .terms import Gradients, Whole
 
 
+class _Results(NamedTuple):
+    """What a call gave, and the gradients of that.
+
+    Attributes:
+        out: [B, H, Nq, Dv].
+        lse: [B, H, Nq].
+        grad_out: [B, H, Nq, Dv].
+        grad_lse: [B, H, Nq] or None.
+    """
+
+    out: Tensor
+    lse: Tensor
+    grad_out: Tensor
+    grad_lse: Tensor | None
+
+    def at(self, where: Any) -> _Results:
+        """What lies at an index of batch row, head and query."""
+        return _Results(
+            self.out[where],
+            self.lse[where],
+            self.grad_out[where],
+            None if self.grad_lse is None else self.grad_lse[where],
+        )
+
+
 class Kept(NamedTuple):
     """What a backward needs beside output and log-sum-exp.
 
     Attributes:
-        chosen: the pairs that are exact, bool [B, H, X, Y].
+        chosen: the pairs that are exact, bool [B, H, X·Y + 1]. The last entry stands for nothing: a
+            size that is never 1 is one that tracing puts no guard on, so that an exported program
+            takes inputs of a single block as well.
     """
 
     chosen: Tensor
+
+    def pairs(self, problem: Problem) -> Tensor:
+        """The choice as bool [B, H, X, Y]."""
+        blocks = (problem.blocks_x, problem.blocks_y)
+        return torch.unflatten(self.chosen[..., :-1], -1, blocks)
 
 
 def _terms(problem: Problem) -> tuple[ModuleType, ...]:
@@ -41,17 +74,19 @@ def _forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     orders = real_first(problem, look=True)
     problem = moved(problem, orders)
     out, lse = empty_output(problem.query, problem.value)
-    chosen = empty_choice(problem.query, problem.key, problem.options.block_size)
+    kept = _empty_kept(problem.query, problem.key, problem.value, problem.options.block_size)
+    kept.chosen[..., -1] = False
     first, *others = passes(problem)
-    _attend(first, out, lse, chosen)
+    _attend(first, out, lse, kept.pairs(problem))
     for one in filter(None, map(_tail, others)):
         mask, start = one.query_padding_mask, problem.query.shape[-2] - one.query.shape[-2]
+        assert mask is not None
         more_out, more_lse = empty_output(one.query, one.value)
         _attend(one, more_out, more_lse, None)
         served = mask[:, None, :]
         out[:, :, start:] = torch.where(served[..., None], more_out, out[:, :, start:])
         lse[:, :, start:] = torch.where(served, more_lse, lse[:, :, start:])
-    return move_back(out, orders.query), move_back(lse, orders.query), Kept(chosen)
+    return move_back(out, orders.query), move_back(lse, orders.query), kept
 
 
 def _tail(problem: Problem) -> Problem | None:
@@ -106,15 +141,20 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     orders = real_first(problem, look=True)
     problem = moved(problem, orders)
-    results = [None if x is None else move(x, orders.query) for x in (out, lse, grad_out, grad_lse)]
+    results = _Results(
+        move(out, orders.query),
+        move(lse, orders.query),
+        move(grad_out, orders.query),
+        None if grad_lse is None else move(grad_lse, orders.query),
+    )
     grads = empty_gradients(problem.query, problem.key, problem.value)
     first, *others = passes(problem)
-    _differentiate(first, results, kept.chosen, grads)
+    _differentiate(first, results, kept.pairs(problem), grads)
     for one in filter(None, map(_tail, others)):
         start = problem.query.shape[-2] - one.query.shape[-2]
         more = empty_gradients(one.query, one.key, one.value)
-        tails = [None if x is None else x[:, :, start:] for x in results]
-        _differentiate(one, tails, None, more)
+        tail = (slice(None), slice(None), slice(start, None))
+        _differentiate(one, results.at(tail), None, more)
         grads[0][:, :, start:] += more[0]
         grads[1].add_(more[1])
         grads[2].add_(more[2])
@@ -127,7 +167,7 @@ def _backward(
 
 def _differentiate(
     problem: Problem,
-    results: list[Tensor | None],
+    results: _Results,
     chosen: Tensor | None,
     grads: tuple[Tensor, Tensor, Tensor],
 ) -> None:
@@ -135,30 +175,28 @@ def _differentiate(
 
     Args:
         problem: the call.
-        results: output, log-sum-exp, and their gradients, the last perhaps None.
+        results: of the call.
         chosen: what it chose; None chooses again.
         grads: of query, key and value.
     """
     for where in cut(problem):
         part = Part.of(problem, where, None if chosen is None else chosen[where])
-        whole = _whole(part, *(None if x is None else x[where] for x in results))
+        whole = _whole(part, results.at(where))
         sinks = Gradients(*(Sink(grad[where], part) for grad in grads))
         for term in reversed(_terms(problem)):
             term.gradients(part, whole, sinks)
         for sink in sinks:
             sink.finish()
     if not problem.is_full:
-        lse = results[1]
-        assert lse is not None
+        lse = results.lse
         if problem.query_padding_mask is not None:
             lse = lse.masked_fill(~problem.query_padding_mask[:, None], 0)
         spread_unknown(lse, grads)
 
 
-def _whole(
-    part: Part, out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None
-) -> Whole:
+def _whole(part: Part, results: _Results) -> Whole:
     """The results of a part and their gradients, in blocks; padded queries take no part."""
+    out, lse, grad_out, grad_lse = results
     if part.query_padding_mask is not None:
         padding = ~part.query_padding_mask[:, None]
         # Another pass's results stand there.
@@ -175,7 +213,8 @@ def _whole(
 
 
 def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, block_size: int) -> Kept:
-    return Kept(empty_choice(query, key, block_size))
+    blocks_x, blocks_y = (block_count(x.shape[-2], block_size) for x in (query, key))
+    return Kept(query.new_empty(*query.shape[:2], blocks_x * blocks_y + 1, dtype=torch.bool))
 
 
 operators = OperatorPair("eager", _forward, _backward, Kept, _empty_kept)

@@ -34,6 +34,7 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
         out, lse, kept = _attend(first)
         for one in others:
             more_out, more_lse, _ = _attend(one)
+            assert one.query_padding_mask is not None
             served = one.query_padding_mask[:, None, :]
             out = torch.where(served[..., None], more_out, out)
             lse = torch.where(served, more_lse, lse)

@@ -123,18 +123,60 @@ def test_compiles_under_autocast() -> None:
     assert torch.equal(actual, expected)
 
 
-def test_exports_for_inference() -> None:
-    class Attend(torch.nn.Module):
-        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return mra_attention(query, key, value, **OPTIONS)
+class Attend(torch.nn.Module):
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return mra_attention(query, key, value, block_size=16, block_per_row=2)
 
-    inputs = random_inputs(1, 2, 100)
-    tokens = torch.export.Dim("tokens", min=64, max=4096)
+
+# Below that of the budget, where a call outside of a program takes exact attention, and above.
+@pytest.mark.parametrize("example", [20, 100])
+def test_an_exported_program_takes_any_length(example: int) -> None:
+    tokens = torch.export.Dim("tokens", min=2, max=4096)
     exported = torch.export.export(
-        Attend(), inputs, dynamic_shapes=({2: tokens}, {2: tokens}, {2: tokens})
+        Attend(), random_inputs(1, 2, example), dynamic_shapes=({2: tokens},) * 3
     )
-    longer = random_inputs(1, 2, 177)
-    torch.testing.assert_close(exported.module()(*longer), Attend()(*longer))
+    for length in (2, 16, 33, 177):
+        inputs = random_inputs(1, 2, length)
+        torch.testing.assert_close(exported.module()(*inputs), Attend()(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_short_example_is_no_promise_of_short_inputs() -> None:
+    traced = torch.jit.trace(Attend(), random_inputs(1, 2, 20))
+    for length in (20, 177):
+        inputs = random_inputs(1, 2, length)
+        torch.testing.assert_close(traced(*inputs), Attend()(*inputs))
+
+
+def test_types_may_differ_under_autocast_alone() -> None:
+    query, key, value = random_inputs(1, 2, 100, dtype=torch.float32)
+    mixed = (query, key, value.bfloat16())
+    with pytest.raises(TypeError, match="value must have the query's dtype"):
+        mra_attention(*mixed, **OPTIONS)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = mra_attention(*mixed, **OPTIONS)
+        with pytest.raises(TypeError, match="int64"):
+            mra_attention(query.long(), key, value, **OPTIONS)
+    assert torch.equal(out, mra_attention(*(x.bfloat16() for x in mixed), **OPTIONS))
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vjp])
+def test_transforms_are_refused_in_words(transform: Any) -> None:
+    query, key, value = random_inputs(1, 2, 50)
+
+    def total(query: Tensor, impl: str) -> Tensor:
+        return mra_attention(query, key, value, **{**OPTIONS, "impl": impl}).sum()
+
+    def run_transform(impl: str) -> Any:
+        if transform is torch.func.vjp:
+            return torch.func.vjp(lambda q: total(q, impl), query)[1](torch.ones(()).double())[0]
+        return torch.func.grad(total)(query, impl)
+
+    with pytest.raises(NotImplementedError, match=r'query is inside .*impl="reference" does'):
+        run_transform("eager")
+    leaf = query.clone().requires_grad_()
+    total(leaf, "eager").backward()
+    torch.testing.assert_close(run_transform("reference"), leaf.grad)
 
 
 def forward_derivative(attend: Any, inputs: tuple[Tensor, ...], *, dual: bool) -> Tensor:
