@@ -14,7 +14,7 @@ from mra_plugin.errors import UserError
 from mra_plugin.models.families import model_class as class_of
 
 from .exact import make_exact
-from .pretrained import check_folder, loading
+from .pretrained import OWN_CODE_ONLY, check_folder, loading
 from .tensors import belongs_to, listed, without_buffers
 
 # What published checkpoints hold beside the class that they name: what their pretraining had.
@@ -50,7 +50,7 @@ def load_encoder(
     check_folder(name, argument)
     called = f"{argument} {name!r}".lstrip()
     with loading(called):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **OWN_CODE_ONLY)
     model, told = load_weights(AutoModel, name, called, dtype=dtype)
     if model.main_input_name != "input_ids":
         raise UserError(f"{called} does not read text but {model.main_input_name}")
@@ -84,8 +84,8 @@ def load_checkpoint(name: str, drop: Collection[str] = ()) -> Checkpoint:
             missing, or one would be lost.
     """
     with loading(repr(name)):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        config = AutoConfig.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **OWN_CODE_ONLY)
+        config = AutoConfig.from_pretrained(name, **OWN_CODE_ONLY)
     model_class = _model_class(config)
     # The weights say it, where a config may say otherwise.
     config.dtype = None
@@ -154,7 +154,9 @@ def load_weights(
         UserError: it can't be loaded.
     """
     with loading(called):
-        model, told = model_class.from_pretrained(name, output_loading_info=True, **options)
+        model, told = model_class.from_pretrained(
+            name, output_loading_info=True, **OWN_CODE_ONLY, **options
+        )
     return model, told
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import is_offline_mode, snapshot_download
 from huggingface_hub.errors import (
@@ -15,6 +16,10 @@ from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging
 
 from mra_plugin.errors import UserError, first_line
+
+# For every call that loads: where it is left out, transformers asks on the terminal whether to run
+# the Python that comes with a checkpoint.
+OWN_CODE_ONLY: dict[str, Any] = {"trust_remote_code": False}
 
 
 @contextmanager
@@ -31,6 +36,11 @@ def loading(what: str) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"can't load {what}: it needs Python code of its own, which is never run; if you "
+                "trust it, load it yourself in Python and give the model to mra_plugin.patch"
+            ) from None
         raise UserError(f"can't load {what}: {first_line(error)}") from None
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from mra_plugin.adapters.patching import patch
 from mra_plugin.encoders.loading import load_weights
 from mra_plugin.encoders.positions import longest_input
-from mra_plugin.encoders.pretrained import check_folder, loading
+from mra_plugin.encoders.pretrained import OWN_CODE_ONLY, check_folder, loading
 from mra_plugin.errors import UserError
 from mra_plugin.parallel.shards import attends_across
 from mra_plugin.parallel.ulysses import NAME
@@ -31,10 +31,10 @@ def load_tokenizer(name: str, words: bool = False) -> Any:
     """
     check_folder(name)
     with loading(f"the tokenizer of {name!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **OWN_CODE_ONLY)
         if words and getattr(tokenizer, "add_prefix_space", None) is False:
             # Byte-level tokenizers take a word for the inside of one without its space.
-            tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True)
+            tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True, **OWN_CODE_ONLY)
         return tokenizer
 
 
@@ -61,9 +61,11 @@ def load_model(
     notes: list[str] = []
     if config.from_scratch:
         with loading(called):
-            model_config = AutoConfig.from_pretrained(name, **settings)
-            make = getattr(model_class, "from_config", None) or model_class._from_config
-            model = make(model_config).float()
+            model_config = AutoConfig.from_pretrained(name, **OWN_CODE_ONLY, **settings)
+            if hasattr(model_class, "from_config"):
+                model = model_class.from_config(model_config, **OWN_CODE_ONLY).float()
+            else:
+                model = model_class._from_config(model_config).float()
     else:
         # A head for other labels starts anew.
         given = {"dtype": torch.float32, "ignore_mismatched_sizes": True, **settings}
@@ -128,7 +130,7 @@ def known_labels(config: TrainingConfig) -> dict[int, str]:
         UserError: there is no config.
     """
     with loading(f"the config of {config.model!r}"):
-        return AutoConfig.from_pretrained(config.model).id2label or {}
+        return AutoConfig.from_pretrained(config.model, **OWN_CODE_ONLY).id2label or {}
 
 
 def save_memory(model: PreTrainedModel) -> None:
