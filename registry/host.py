@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,9 @@ from .errors import (
 )
 from .names import nearest, quoted
 from .sources import BLOCK, AttentionInfo, Source, entry_point_source, own_source, why_blocked
+
+# More than any plugin offers; an answer without an end stops here.
+MOST_BACKENDS = 1000
 
 
 class Registry:
@@ -85,7 +89,14 @@ class Registry:
         backend.check_parameters(params)
         if reason := _why_unavailable(backend):
             raise AttentionUnavailableError(f"attention {name!r} can't run here: {reason}")
-        attention = backend.build(**params)
+        try:
+            attention = backend.build(**params)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise AttentionUnavailableError(
+                f"attention {name!r}, from {source}, can't be built: {_told(error)}"
+            ) from error
         if not callable(attention):
             raise TypeError(
                 f"build of attention {name!r}, from {source}, must return a callable, "
@@ -150,8 +161,11 @@ class Registry:
                     self._tried.add(source.key)
                     try:
                         self._load(entry_point.load(), source)
-                    except Exception as error:
-                        failed[source] = f"{type(error).__name__}: {error}"
+                    except KeyboardInterrupt:
+                        self._tried.discard(source.key)
+                        raise
+                    except BaseException as error:  # SystemExit, of a plugin that calls sys.exit
+                        failed[source] = _told(error)
                 self._failed = {**self._failed, **failed}
                 self._blocked = blocked
                 self._discovered = True
@@ -171,7 +185,7 @@ class Registry:
             self._plugins.register(plugin, name=source.key)
             self._plugins.check_pending()
             backends = self._ask(plugin)
-        except Exception:
+        except BaseException:
             with contextlib.suppress(Exception):
                 self._plugins.unregister(name=source.key)
             raise
@@ -190,19 +204,36 @@ class Registry:
         answer = answers[0] if answers else None
         if not isinstance(answer, Iterable):
             raise TypeError(f"{hook.name} must return a list of AttentionBackend, got {answer!r}")
-        backends = list(answer)
-        for position, backend in enumerate(backends):
+        backends: dict[str, AttentionBackend] = {}
+        for backend in itertools.islice(answer, MOST_BACKENDS + 1):
             if not isinstance(backend, AttentionBackend):
                 raise TypeError(
                     f"{hook.name} must return a list of AttentionBackend, got {backend!r} in it"
                 )
-            if any(backend.name == earlier.name for earlier in backends[:position]):
+            if backend.name in backends:
                 raise ValueError(f"{hook.name} returns two backends named {backend.name!r}")
-        return backends
+            backends[backend.name] = backend
+        if len(backends) > MOST_BACKENDS:
+            raise ValueError(f"{hook.name} returns more than {MOST_BACKENDS} backends")
+        return list(backends.values())
 
 
 def _why_unavailable(backend: AttentionBackend) -> str | None:
     try:
-        return backend.why_unavailable()
-    except Exception as error:
-        return f"its check raised {type(error).__name__}: {error}"
+        reason = backend.why_unavailable()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"its check raised {_told(error)}"
+    if reason is None or isinstance(reason, str):
+        return reason
+    return f"its check must return a text or None, got an object of type {type(reason).__name__}"
+
+
+def _told(error: BaseException) -> str:
+    """An error of a plugin, whose text may be at fault as well."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(an error without a readable text)"
+    return f"{type(error).__name__}: {text}"

@@ -137,17 +137,37 @@ def test_unavailable_backend():
     assert (row.status, row.reason) == ("unavailable", "no network")
 
 
-def test_availability_check_that_raises_harms_nobody():
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError("no driver"), "OSError: no driver"), (SystemExit(0), "SystemExit: 0")],
+)
+def test_availability_check_that_raises_harms_nobody(error: BaseException, told: str):
     def check() -> str | None:
-        raise OSError("no driver")
+        raise error
 
     register_attention("fragile", why_unavailable=check)(Recorder)
     rows = {info.name: info for info in available_attention()}
     assert rows["fragile"].status == "unavailable"
-    assert "OSError: no driver" in rows["fragile"].reason
+    assert told in rows["fragile"].reason
     assert rows["sdpa"].status == "ok"
-    with pytest.raises(AttentionUnavailableError, match="OSError: no driver"):
+    with pytest.raises(AttentionUnavailableError, match=told):
         build_attention("fragile", size=1)
+
+
+def test_availability_check_that_answers_something_else():
+    register_attention("odd", why_unavailable=lambda: 3)(Recorder)
+    rows = {info.name: info for info in available_attention()}
+    assert rows["odd"].status == "unavailable"
+    assert "must return a text or None, got an object of type int" in rows["odd"].reason
+
+
+def test_build_that_exits_is_an_error_like_others():
+    @register_attention("quitter")
+    def quitter() -> Recorder:
+        raise SystemExit("no licence")
+
+    with pytest.raises(AttentionUnavailableError, match="can't be built: SystemExit: no licence"):
+        build_attention("quitter")
 
 
 def test_register_returns_what_it_decorates():

@@ -102,6 +102,13 @@ print(json.dumps([rows, "xformers" in sys.modules]))
         pytest.param("import a_module_that_nobody_has", "ModuleNotFoundError", id="import"),
         pytest.param("1 / 0", "ZeroDivisionError", id="raises at import"),
         pytest.param("def broken(:", "SyntaxError", id="syntax"),
+        pytest.param("import sys; sys.exit(0)", "SystemExit: 0", id="exits at import"),
+        pytest.param("raise GeneratorExit('odd')", "GeneratorExit: odd", id="no Exception at all"),
+        pytest.param(
+            "class Mute(Exception):\n    def __str__(self): raise self\nraise Mute",
+            "Mute: (an error without a readable text)",
+            id="an error without a text",
+        ),
         pytest.param("x = 1", "no @hookimpl", id="no hook"),
         pytest.param(
             OFFER.format(name="x").replace("attention_backends():", "attention_backend():"),
@@ -117,6 +124,19 @@ print(json.dumps([rows, "xformers" in sys.modules]))
             OFFER.format(name="x").replace("return [", "raise OSError('no licence') #"),
             "OSError: no licence",
             id="hook raises",
+        ),
+        pytest.param(
+            OFFER.format(name="x").replace("return [", "raise SystemExit('bye') #"),
+            "SystemExit: bye",
+            id="hook exits",
+        ),
+        pytest.param(
+            OFFER.format(name="x")
+            .replace("return [", "import itertools\n    return (")
+            .replace("'x'", "f'x{n}'")
+            .replace(")]", ") for n in itertools.count())"),
+            "returns more than 1000 backends",
+            id="hook without an end",
         ),
         pytest.param(
             OFFER.format(name="x").replace("return [", "return None #"),
