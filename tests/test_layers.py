@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # that stand here behind its name, and from itself.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "ops": set(),
     "registry": set(),
     "testing": {"registry"},
@@ -21,12 +22,12 @@ ROOMS: dict[str, set[str]] = {
     "parallel": {"ops", "registry", "adapters"},
     "plugin": {"backends", "parallel", "registry"},
     "encoders": {"errors", "ops", "registry", "adapters", "models"},
-    "convert": {"errors", "ops", "adapters", "models", "encoders"},
-    "training": {"errors", "registry", "adapters", "parallel", "encoders"},
+    "convert": {"errors", "files", "ops", "adapters", "models", "encoders"},
+    "training": {"errors", "files", "registry", "adapters", "parallel", "encoders"},
     "picture": {"errors", "ops", "registry", "encoders"},
-    "report": {"errors", "registry", "encoders"},
+    "report": {"errors", "files", "registry", "encoders"},
     "cli": {
-        *("errors", "ops", "registry", "adapters", "environment", "encoders"),
+        *("errors", "files", "ops", "registry", "adapters", "environment", "encoders"),
         *("convert", "training", "picture", "report"),
     },
     "__init__": {"adapters", "models", "picture"},

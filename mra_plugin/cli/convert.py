@@ -136,6 +136,7 @@ def convert(
                 request,
                 lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
                 started=lambda what: status.update(what) if status else None,
+                overwrite=overwrite,
             )
         finally:
             if status:

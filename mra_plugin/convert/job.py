@@ -44,6 +44,7 @@ def convert(
     request: ConversionRequest,
     read: Callable[[Any, int], Callable[[int], list[int]]],
     started: Callable[[str], None],
+    overwrite: bool = False,
 ) -> Converted:
     """Writes a converted checkpoint, checked after loading it from the disk.
 
@@ -58,6 +59,7 @@ def convert(
         read: takes the tokenizer and the least number of tokens that will be asked for, and
             returns what cuts a text to so many tokens.
         started: is told what is going on.
+        overwrite: whether a checkpoint that is in ``out`` at the end may go.
 
     Returns:
         What was written and found.
@@ -66,7 +68,7 @@ def convert(
         UserError: the checkpoint can't become that, or a check failed. Nothing is written.
     """
     try:
-        with written_whole(out) as folder:
+        with written_whole(out, overwrite) as folder:
             written = _write(name, folder, request, read, started)
             return _check(written, folder, request, started)
     except UserError:
