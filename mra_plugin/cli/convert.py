@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from mra_plugin.environment import parse_device
 from mra_plugin.errors import UserError
 
+from .console import console, plain
 from .errors import one_clear_line
 from .options import DeviceOption, ModelArgument, OutArgument, parse_lengths, positive_number
 
@@ -123,10 +123,10 @@ def convert(
         )
         check_folder(model, "MODEL")
         content = read_text(text)
-        console = Console(stderr=True)
         check_target(out, model, overwrite)
         # Even a status that vanishes leaves an empty line where there is no terminal.
-        status = console.status("loading") if console.is_terminal else None
+        terminal = console(stderr=True)
+        status = terminal.status("loading") if terminal.is_terminal else None
         if status:
             status.start()
         try:
@@ -135,7 +135,7 @@ def convert(
                 out,
                 request,
                 lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
-                started=lambda what: status.update(what) if status else None,
+                started=lambda what: status.update(plain(what)) if status else None,
                 overwrite=overwrite,
             )
         finally:

@@ -3,17 +3,19 @@
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from mra_plugin.convert.request import ConversionRequest, Converted
+
+from .console import console, printable
 
 
 def print_summary(found: Converted, request: ConversionRequest, out: Path) -> None:
     """Prints what was written, what the check says, and closeness to exact attention."""
     params = ", ".join(f"{name}={value}" for name, value in found.params.items())
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    facts.add_row("written", f"{out} ({found.architecture}, {found.weight_bytes / 1e6:.1f} MB)")
+    size = f"{found.weight_bytes / 1e6:.1f} MB"
+    facts.add_row("written", f"{printable(out)} ({found.architecture}, {size})")
     facts.add_row("tokens", _tokens(found, request))
     facts.add_row("attention", f"{request.attention}{f' ({params})' if params else ''}")
     facts.add_row("data type", str(found.dtype).removeprefix("torch."))
@@ -36,8 +38,7 @@ def print_summary(found: Converted, request: ConversionRequest, out: Path) -> No
         table.add_column(header, justify="right")
     for row in found.closeness:
         table.add_row(str(row.tokens), f"{row.token_cosine:.4f}", f"{row.sentence_cosine:.4f}")
-    console = Console()
-    console.print(facts, "", table, highlight=False)
+    console().print(facts, "", table)
 
 
 def _tokens(found: Converted, request: ConversionRequest) -> str:

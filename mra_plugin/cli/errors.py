@@ -7,6 +7,8 @@ import typer
 
 from mra_plugin.errors import UserError
 
+from .console import printable
+
 
 @contextmanager
 def one_clear_line() -> Iterator[None]:
@@ -14,5 +16,5 @@ def one_clear_line() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"mra: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"mra: {' '.join(printable(error).split())}", err=True)
         raise typer.Exit(2) from None

@@ -3,10 +3,11 @@
 import warnings
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from mra_plugin.environment import available_devices, installed_versions, warning_of_xformers
+
+from .console import console, printable
 
 
 def info() -> None:
@@ -23,9 +24,9 @@ def info() -> None:
         facts.add_row("", warning)
     for device, description in available_devices().items():
         facts.add_row(device, description)
-    console = Console()
-    console.print(facts, "")
-    console.print(_attentions())
+    screen = console()
+    screen.print(facts, "")
+    screen.print(_attentions())
 
 
 def _attentions() -> Table:
@@ -40,5 +41,6 @@ def _attentions() -> Table:
         found = available_attention()
     for one in found:
         source = f"{one.distribution} {one.version}" if one.distribution else one.origin
-        table.add_row(one.name, source, one.status, one.reason or one.summary)
+        row = (one.name, source, one.status, one.reason or one.summary)
+        table.add_row(*map(printable, row))
     return table

@@ -8,6 +8,7 @@ import typer
 from mra_plugin.environment import parse_device
 from mra_plugin.errors import UserError
 
+from .console import printable
 from .errors import one_clear_line
 from .options import ModelOption, TextOption, positive_number
 from .plot_output import check_target, show, write
@@ -68,12 +69,12 @@ def plot(
             f"cosine {comparison.cosine:.4f}, density {comparison.density:.1%}"
         )
         for note in notes:
-            typer.echo(note)
+            typer.echo(printable(note))
         if save is None:
             show(comparison, name)
         else:
             write(comparison, name, save)
-            typer.echo(save)
+            typer.echo(printable(save))
 
 
 def _number(option: str, text: str) -> int:

@@ -1,15 +1,15 @@
 """Where the picture of `mra plot` goes: a window or a file."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mra_plugin.errors import UserError
+from mra_plugin.files import write_whole
 
 from .options import writable
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from mra_plugin.picture.head_comparison import HeadComparison
 
 _FORMATS = (".png", ".svg", ".pdf")
@@ -47,23 +47,19 @@ def write(comparison: "HeadComparison", name: str, path: Path) -> None:
     """Draws into a file, in the format of its ending."""
     from mra_plugin.picture.drawing import draw_head
 
-    figure = draw_head(comparison, name)
+    figure, drawn, kind = draw_head(comparison, name), BytesIO(), path.suffix.lower()[1:]
+    figure.savefig(drawn, format=kind, dpi=_DOTS_PER_INCH)
     try:
-        if path.suffix.lower() == ".png":
-            _small_png(figure, path)
-        else:
-            figure.savefig(path, dpi=_DOTS_PER_INCH)
+        write_whole(path, _small_png(drawn) if kind == "png" else drawn.getvalue())
     except OSError as error:
         raise UserError(f"can't write --save {str(path)!r}: {error.strerror}") from None
 
 
-def _small_png(figure: "Figure", path: Path) -> None:
+def _small_png(drawn: BytesIO) -> bytes:
     """With 256 colours, which nobody sees and which takes a quarter of the bytes."""
-    from io import BytesIO
-
     from PIL import Image
 
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
-    colours = Image.open(buffer).convert("RGB")
-    colours.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, format="PNG", optimize=True)
+    small = BytesIO()
+    colours = Image.open(drawn).convert("RGB")
+    colours.quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format="PNG", optimize=True)
+    return small.getvalue()

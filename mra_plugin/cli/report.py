@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mra_plugin.errors import UserError
+from mra_plugin.files import write_whole
 
+from .console import printable
 from .errors import one_clear_line
 
 if TYPE_CHECKING:
@@ -53,14 +55,14 @@ def report(
     with one_clear_line():
         found = read_results(results)
         for note in (note for one in found for note in one.notes):
-            typer.echo(f"mra: {note}", err=True)
+            typer.echo(printable(f"mra: {note}"), err=True)
         # All files first, so that none changes if another can't.
         texts = {path: _updated(path, found) for path in update or []}
         written = [path for path in texts if _replaced(path, texts[path])]
         if out is not None or not update:
             written += _report(found, out or Path("report"))[:1]
     for path in written:
-        typer.echo(path)
+        typer.echo(printable(path))
 
 
 def _updated(path: Path, found: "list[Results]") -> str:
@@ -78,7 +80,7 @@ def _updated(path: Path, found: "list[Results]") -> str:
 
 def _replaced(path: Path, text: str) -> bool:
     try:
-        path.write_bytes(text.encode())
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"can't write --update {str(path)!r}: {error.strerror}") from None
     return True

@@ -12,6 +12,7 @@ from mra_plugin.environment import installed_versions
 from mra_plugin.errors import UserError
 from mra_plugin.training.config import TYPES, TrainingConfig
 
+from .console import printable
 from .errors import one_clear_line
 from .options import ModelArgument, OutArgument
 
@@ -94,6 +95,6 @@ def _run(options: dict[str, Any], out: Path, file: Path | None, resume: bool) ->
         TrainingConfig(**{"data": (), **settings, **options}),
         out,
         resume,
-        typer.echo,
+        lambda line: typer.echo(printable(line)),
         installed_versions(),
     )

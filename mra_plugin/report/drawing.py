@@ -21,6 +21,7 @@ from .style import Style
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "mra-plugin",
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,

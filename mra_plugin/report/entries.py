@@ -37,12 +37,12 @@ def source(path: Path, date: str | None, versions: Fields, commit: str | None = 
 def timing(extra: Fields) -> Timing:
     """A benchmark of kind "attention" or "layer", from its extra_info."""
     return Timing(
-        method=extra.text("method"),
+        method=extra.label("method"),
         params=dict(extra.inner("params").values),
         tokens=extra.count("tokens"),
         direction=cast(Direction, extra.text("direction", among=DIRECTIONS)),
         shape=extra.shape("shape"),
-        reference=extra.text("reference"),
+        reference=extra.label("reference"),
         seconds=extra.number("seconds"),
         speed_up=Span(
             extra.number("speed_up"),
@@ -57,15 +57,15 @@ def timing(extra: Fields) -> Timing:
 def closeness(extra: Fields) -> ClosenessResult:
     """A benchmark of kind "closeness", from its extra_info."""
     return ClosenessResult(
-        method=extra.text("method"),
+        method=extra.label("method"),
         tokens=extra.count("tokens"),
         model=extra.text("model"),
         text=extra.text("text"),
         budget=extra.count("budget"),
         budget_unit=extra.text("budget_unit"),
-        density=extra.number_if_any("density"),
+        density=extra.number_if_any("density", least=0),
         relative_cost=extra.number("relative_cost"),
-        relative_error=extra.number_if_any("relative_error"),
+        relative_error=extra.number_if_any("relative_error", least=0),
         cosine=extra.number_if_any("cosine"),
         layers=extra.count("layers"),
     )
@@ -99,4 +99,4 @@ def stage(entry: Fields) -> Stage:
 def _bytes(extra: Fields, name: str) -> int | None:
     value = extra.number_if_any(name)
     # No allocation at all is no measurement: it has no ratio and no place on a logarithmic axis.
-    return round(value) if value is not None and value > 0 else None
+    return round(value) or None if value is not None and value > 0 else None

@@ -1,10 +1,15 @@
 """Values out of JSON, each checked as it is taken."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from mra_plugin.errors import UserError
+
+# What lies beyond is no measurement, and has no place on an axis.
+SMALLEST, LARGEST, LARGEST_COUNT = 1e-30, 1e30, 2**53
+LONGEST_LABEL = 100
 
 
 class Fields:
@@ -17,7 +22,7 @@ class Fields:
 
     def __init__(self, values: object, where: str):
         if not isinstance(values, Mapping):
-            raise UserError(f"{where} must be an object, got {_short(values)}")
+            raise UserError(f"{where} must be an object, got {short(values)}")
         self.values = values
         self.where = where
 
@@ -26,6 +31,13 @@ class Fields:
         value = self._present(name)
         if not isinstance(value, str) or not value or (among and value not in among):
             raise self._wrong(name, f"one of {', '.join(among)}" if among else "text")
+        return value
+
+    def label(self, name: str) -> str:
+        """The string called ``name`` by which plots name something: short, in one line."""
+        value = self.text(name)
+        if len(value) > LONGEST_LABEL or not value.isprintable() or not value.strip():
+            raise self._wrong(name, f"a line of at most {LONGEST_LABEL} characters")
         return value
 
     def count(self, name: str) -> int:
@@ -38,18 +50,22 @@ class Fields:
     def number(self, name: str) -> float:
         """The positive number called ``name``."""
         value = self._present(name)
-        if not _is_number(value) or not math.isfinite(value) or value <= 0:
+        if not _is_number(value) or not 0 < value < math.inf:
             raise self._wrong(name, "a positive number")
+        if not SMALLEST <= value <= LARGEST:
+            raise self._wrong(name, f"from {SMALLEST:g} to {LARGEST:g}")
         return float(value)
 
-    def number_if_any(self, name: str) -> float | None:
+    def number_if_any(self, name: str, least: float = -LARGEST) -> float | None:
         """The number called ``name``; None where it is null, missing or not finite."""
         value = self.values.get(name)
-        if value is None:
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return None
         if not _is_number(value):
             raise self._wrong(name, "a number or null")
-        return float(value) if math.isfinite(value) else None
+        if not least <= value <= LARGEST:
+            raise self._wrong(name, f"from {least:g} to {LARGEST:g}")
+        return float(value) if abs(value) >= SMALLEST else 0.0
 
     def text_if_any(self, name: str) -> str | None:
         """The string called ``name``; None where it is null, missing or empty."""
@@ -90,7 +106,7 @@ class Fields:
         return self.values[name]
 
     def _wrong(self, name: str, right: str) -> UserError:
-        value = _short(self.values[name])
+        value = short(self.values[name])
         return UserError(f"{self.where}: {name!r} must be {right}, got {value}")
 
 
@@ -99,9 +115,19 @@ def _is_number(value: object) -> bool:
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT
 
 
-def _short(value: object) -> str:
+def halves_of_characters(values: object) -> bool:
+    """Whether JSON spelled half of a character, as of an emoji that was cut in two."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def short(value: object) -> str:
+    """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

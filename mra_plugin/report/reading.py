@@ -11,7 +11,7 @@ from mra_plugin.errors import UserError
 from .comparisons import is_comparison, read_comparison
 from .distillations import is_distillation, read_distillation
 from .entries import closeness, not_run, source, stage, timing
-from .fields import Fields
+from .fields import Fields, halves_of_characters, short
 from .results import Results, Source, Timing
 
 KINDS = ("attention", "layer", "closeness")
@@ -48,8 +48,12 @@ def _loaded(path: Path) -> Fields:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"can't read {str(path)!r}: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    if halves_of_characters(values):
+        raise UserError(f"{path} has half of a character, such as \\ud83d")
     whole = Fields(values, f"{path}: the file")
     if is_comparison(whole) or is_distillation(whole):
         return whole
@@ -71,10 +75,10 @@ def _parsed(whole: Fields, path: Path) -> list[Results]:
     left_out: Counter[str] = Counter()
     for entry in whole.objects("benchmarks"):
         extra = entry.inner("extra_info")
-        extra.where = f"{path}: extra_info of benchmark {entry.values.get('name')!r}"
+        extra.where = f"{path}: extra_info of benchmark {short(entry.values.get('name'))}"
         kind = extra.values.get("kind")
         if kind not in KINDS:
-            left_out[f"of unknown kind {kind!r}" if kind else "without a kind"] += 1
+            left_out[f"of unknown kind {short(kind)}" if kind else "without a kind"] += 1
             continue
         group = (extra.text("device"), extra.text("dtype"))
         if group not in groups:

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.synthetic_results import closeness, results, write
+from helpers.synthetic_results import closeness, results, timing, write
 from typer.testing import Result
 
 from mra_plugin.report.sections import NAMES
@@ -142,3 +142,8 @@ def test_bad_arguments(mra_report: Run, cpu_file: Path, tmp_path: Path) -> None:
     foreign = write(tmp_path / "foreign.json", {"results": []})
     assert "foreign.json is no result file" in refusal(mra_report(foreign))
     assert "can't write --out" in refusal(mra_report(cpu_file, "--out", foreign))
+    many = [timing("attention", "mra", 512, "forward") for _ in range(60)]
+    for at, one in enumerate(many):
+        one["extra_info"]["method"] = f"plugin {at}"
+    line = refusal(mra_report(write(tmp_path / "many.json", results(many)), "--out", tmp_path))
+    assert "the plot 'speed-up' would have 60 methods, at most 50 can be drawn" in line

@@ -42,6 +42,14 @@ def test_methods_of_one_plot_look_different_to_all_eyes(together: set[str]) -> N
         assert chosen[one].marker != chosen[other].marker, (one, other)
 
 
+def test_a_name_is_no_formula(read: Callable[..., list[Results]]) -> None:
+    name = r"$\frac{$"
+    odd = timing("attention", "mra", 512, "forward")
+    odd["extra_info"]["method"] = name
+    (plot, *_) = charts(read(results([odd]))[0])
+    assert b"<svg" in svg(draw(plot, styles([name]), columns=1))
+
+
 def test_unknown_methods_keep_their_style_and_share_none() -> None:
     alone = styles(["theirs"])["theirs"]
     assert styles(["mra", "theirs", "sdpa"])["theirs"] == alone

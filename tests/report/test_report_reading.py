@@ -62,8 +62,10 @@ def test_missing_and_unknown_measurements(read: Read) -> None:
         timing("attention", "mra", 512, "forward", peak_bytes=0, something_new=1),
         closeness("mra", 512, 8, relative_error=float("nan"), cosine=None),
     ]
+    entries[0]["extra_info"]["reference_peak_bytes"] = 1e-320
     (found,) = read(results(entries))
     assert found.attention[0].peak_bytes is None
+    assert found.attention[0].reference_peak_bytes is None
     assert (found.closeness[0].relative_error, found.closeness[0].cosine) == (None, None)
 
 
@@ -99,6 +101,13 @@ def test_foreign_files(tmp_path: Path, content: Any, message: str) -> None:
         ({"shape": "1x2"}, "'shape' must be a list of positive whole numbers, got '1x2'"),
         ({"peak_bytes": "much"}, "'peak_bytes' must be a number or null, got 'much'"),
         ({"method": ""}, "'method' must be text, got ''"),
+        ({"method": "a\nb"}, "'method' must be a line of at most 100 characters, got 'a\\nb'"),
+        ({"reference": "x" * 10**5}, "'reference' must be a line of at most 100 characters"),
+        ({"seconds": 10**400}, "'seconds' must be from 1e-30 to 1e+30, got 1000"),
+        ({"speed_up": 1e-320}, "'speed_up' must be from 1e-30 to 1e+30, got 1e-320"),
+        ({"peak_bytes": -(10**400)}, "'peak_bytes' must be from -1e+30 to 1e+30, got -1000"),
+        ({"tokens": 10**400}, "'tokens' must be a positive whole number, got 1000"),
+        ({"reason": "\ud83d"}, "has half of a character"),
     ],
 )
 def test_damaged_entries(read: Read, changes: dict[str, Any], message: str) -> None:
@@ -106,7 +115,9 @@ def test_damaged_entries(read: Read, changes: dict[str, Any], message: str) -> N
     entry["extra_info"] |= changes
     with pytest.raises(UserError) as error:
         read(results([entry]))
-    assert "extra_info of benchmark 'attention[mra-512-forward]'" in str(error.value)
+    assert ("extra_info of benchmark 'attention[mra-512-forward]'" in str(error.value)) is (
+        "reason" not in changes
+    )
     assert message in str(error.value)
 
 
@@ -116,4 +127,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"benchmarks": [')
     with pytest.raises(UserError, match=r"broken.json is not JSON"):
+        read_results([broken])
+    broken.write_text("[" * 10**5)
+    with pytest.raises(UserError, match=r"broken.json is nested too deeply"):
         read_results([broken])

@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +115,23 @@ def test_section_that_only_one_machine_has(read: Callable[..., list[Results]]) -
     new = updated(text, read(gpu_results(), results([closeness("mra", 512, 8)])))
     assert "| 512 | 8 | 50% |" in new
     assert "**" not in new
+
+
+def test_a_file_stays_whole_on_a_full_disk(
+    cpu_file: Path,
+    mra_report: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(MACHINE.format("old\n"))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused = mra_report(cpu_file, "--update", path)
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith(f"can't write --update '{path}': No space left on device\n")
+    assert path.read_text() == MACHINE.format("old\n")
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..console import console, printable
 from ..errors import one_clear_line
 from ..options import DeviceOption, ModelOption, TextOption
 
@@ -73,22 +73,22 @@ def compare(
                 started=lambda what: progress.update(task, description=what),
                 finished=lambda: progress.advance(task),
             )
-    console = Console()
+    screen = console()
     for name in report.results:
-        console.print(report.table(name), "")
+        screen.print(report.table(name), "")
     for note in report.notes:
-        console.print(note, style="dim", highlight=False)
+        screen.print(printable(note), style="dim")
 
 
 def _progress() -> Progress:
-    console = Console(stderr=True)
+    terminal = console(stderr=True)
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TimeElapsedColumn(),
-        console=console,
+        console=terminal,
         transient=True,
         # Even a bar that vanishes leaves an empty line where there is no terminal.
-        disable=not console.is_terminal,
+        disable=not terminal.is_terminal,
     )

@@ -15,6 +15,7 @@ from mra_plugin.encoders.repetitions import Repetitions
 from mra_plugin.encoders.text import read_text, tokenize
 from mra_plugin.environment import describe, installed_versions
 from mra_plugin.errors import UserError
+from mra_plugin.files import write_whole
 
 from ..encoder import load_encoder
 from .arguments import Job
@@ -62,7 +63,7 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
     report = Report(settings, params, results, _notes(settings, own, repeated), repeated)
     if job.json is not None:
         try:
-            job.json.write_text(report.json(), encoding="utf-8")
+            write_whole(job.json, report.json())
         except OSError as error:
             raise UserError(f"can't write --json {str(job.json)!r}: {error.strerror}") from None
     return report
