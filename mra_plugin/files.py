@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # What a system answers that has no way to swap two folders.
 _NO_SWAP = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -199,7 +200,7 @@ def _swap(one: Path, other: Path) -> None:
         OSError: with an error number of `_NO_SWAP` where there is no such step.
     """
     names = (os.fsencode(one), os.fsencode(other))
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    library: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
         failed = library.renamex_np(*names, 2)  # RENAME_SWAP
     elif sys.platform == "linux" and hasattr(library, "renameat2"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,6 +104,9 @@ class TrainingConfig:
         _check(self)
 
 
+# More of anything is a slip of the keyboard, and would fail somewhere below.
+_MOST = 2**31 - 1
+
 # The type of each setting, by its name.
 TYPES: dict[str, Any] = typing.get_type_hints(TrainingConfig)
 
@@ -120,7 +124,10 @@ def _check(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if kind in (int, int | None) and name != "seed" and value is not None:
             require(value > 0, name, "a positive whole number")
-    require(config.seed >= 0, "seed", "0 or more")
+            require(value <= _MOST, name, f"at most {_MOST}")
+        if kind is float:
+            require(math.isfinite(value), name, "a finite number")
+    require(0 <= config.seed < 2**32, "seed", f"from 0 to {2**32 - 1}")
     require(0 <= config.eval_share < 1, "eval_share", "at least 0 and below 1")
     require(0 <= config.warmup < 1, "warmup", "at least 0 and below 1")
     require(0 < config.mask_share < 1, "mask_share", "between 0 and 1")
@@ -128,7 +135,9 @@ def _check(config: TrainingConfig) -> None:
     require(config.learning_rate > 0, "learning_rate", "positive")
     require(config.weight_decay >= 0, "weight_decay", "0 or more")
     require(config.mlm_weight >= 0, "mlm_weight", "0 or more")
-    require(all(n > 0 for n in config.closeness_lengths), "closeness_lengths", "positive numbers")
+    lengths = config.closeness_lengths
+    fit = bool(lengths) and all(0 < length <= _MOST for length in lengths)
+    require(fit, "closeness_lengths", f"positive numbers up to {_MOST}, at least one")
     if config.bf16 and config.fp16:
         raise UserError("bf16 and fp16 exclude each other")
     if config.eval_data and config.eval_share:

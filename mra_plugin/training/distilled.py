@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mra_plugin.encoders.loading import load_checkpoint
+from mra_plugin.files import write_whole
 
 from .config import TrainingConfig
 from .models import encoder_of, put_attention
@@ -20,25 +21,25 @@ from .models import encoder_of, put_attention
 FIGURES = "closeness.json"
 
 
-def write_whole(config: TrainingConfig, out: Path, headless: bool) -> PreTrainedModel:
+def with_heads(config: TrainingConfig, folder: Path, headless: bool) -> PreTrainedModel:
     """Gives a trained encoder its heads back, in the folder that it was written to.
 
     Args:
         config: of the run.
-        out: folder with the trained model.
+        folder: with the trained model.
         headless: whether it is the encoder alone.
 
     Returns:
         The trained encoder, in evaluation mode.
     """
-    trained = load_checkpoint(str(out)).model
+    trained = load_checkpoint(str(folder)).model
     if not headless:
         return encoder_of(trained)
     complete = load_checkpoint(config.model).model
     complete.float()
     put_attention(complete, config)
     complete.base_model.load_state_dict(trained.state_dict())
-    complete.save_pretrained(out)
+    complete.save_pretrained(folder)
     complete.eval()
     return encoder_of(complete)
 
@@ -75,7 +76,7 @@ def write_closeness(
         "before": before,
         "after": after,
     }
-    (out / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_whole(out / FIGURES, json.dumps(figures, indent=2) + "\n")
     for old, new in zip(before, after, strict=True):
         say(
             f"{old['tokens']} tokens: token cosine {old['token_cosine']:.4f} -> "

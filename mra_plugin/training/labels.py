@@ -24,6 +24,8 @@ from .task_data import check_classify, check_tokens, read_examples
 
 # The label of words that are no part of anything, by custom.
 OUTSIDE = "O"
+# Digits beyond which a label is a text.
+_LONGEST_NUMBER = 100
 
 
 def prepare_classify(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
@@ -87,9 +89,12 @@ def _names(config: TrainingConfig, rows: list[dict[str, Any]]) -> list[str]:
     known = known_labels(config)
     if found <= set(known.values()):
         return [known[number] for number in sorted(known)]
-    return sorted(
-        found, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)
-    )
+
+    def place(name: str) -> tuple[int, int, str]:
+        is_number = name.isdecimal() and len(name) < _LONGEST_NUMBER
+        return (0, int(name), name) if is_number else (1, 0, name)
+
+    return sorted(found, key=place)
 
 
 def _encode_text(

@@ -25,8 +25,12 @@ def settings_to_yaml(config: TrainingConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def settings_from_yaml(path: Path) -> dict[str, Any]:
+def settings_from_yaml(path: Path, called: str = "--config") -> dict[str, Any]:
     """Reads settings by name from a YAML file, each of its field's type.
+
+    Args:
+        path: of the file.
+        called: names it in messages, beside its path.
 
     Raises:
         UserError: the file can't be read, or has an unknown key or a value of a wrong type.
@@ -34,17 +38,19 @@ def settings_from_yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"can't read --config {str(path)!r}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {str(path)!r} is not YAML: {error}") from None
+        raise UserError(f"can't read {called} {str(path)!r}: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{called} {str(path)!r} is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # numbers and dates that there can't be
+        raise UserError(f"{called} {str(path)!r} is not YAML: {error}") from None
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(f"--config {str(path)!r} must hold keys and values")
+        raise UserError(f"{called} {str(path)!r} must hold keys and values")
     for name in found:
         if name not in TYPES:
             hint = nearest(str(name), TYPES)
-            raise UserError(f"--config {str(path)!r}: unknown key {name!r}{hint}")
+            raise UserError(f"{called} {str(path)!r}: unknown key {name!r}{hint}")
     return {name: _typed(name, value, TYPES[name]) for name, value in found.items()}
 
 
@@ -59,7 +65,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)  # YAML takes 5e-5, without a point, for a text
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             pass
     elif type(value) is kind:
         return value

@@ -62,6 +62,10 @@ def read_json_lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 content = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{file}:{number}:{error.colno}: {error.msg}") from None
+            except RecursionError:
+                raise UserError(f"{file}:{number}: is nested too deeply") from None
+            except ValueError:
+                raise UserError(f"{file}:{number}: has a number of too many digits") from None
             if not isinstance(content, dict):
                 raise UserError(f"{file}:{number}:1: must be a JSON object, got {line[:40]!r}")
             if _ESCAPED.search(line) and _HALF.search(json.dumps(content, ensure_ascii=False)):

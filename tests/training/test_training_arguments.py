@@ -65,6 +65,16 @@ def test_yaml_in_other_spellings(tmp_path: Path) -> None:
         ("bf16: 1", "bf16 must be of type bool, got 1"),
         ("- a", "must hold keys and values"),
         ("a: [", "is not YAML"),
+        ("seed: 2020-99-99", "is not YAML: month must be in 1..12"),
+        (f"seed: {'9' * 5000}", "is not YAML"),
+        (f"data: {'[' * 10**5}", "is nested too deeply"),
+        (
+            "data: d\nsteps: 1\nlearning_rate: .inf",
+            "learning_rate must be a finite number, got inf",
+        ),
+        ("data: d\nsteps: 1\nepochs: 1e400", "epochs must be a finite number, got inf"),
+        (f"learning_rate: {10**400}", "learning_rate must be of type float, got 1000"),
+        ("data: d\ncloseness_lengths: []", "closeness_lengths must be positive numbers up to"),
     ],
 )
 def test_bad_yaml(train: Train, tmp_path: Path, content: str, message: str) -> None:
@@ -78,6 +88,10 @@ def test_bad_yaml(train: Train, tmp_path: Path, content: str, message: str) -> N
         ({"data": None}, "data must be at least one file, folder or glob"),
         ({"steps": None}, "steps must be given"),
         ({"steps": 0}, "steps must be a positive whole number, got 0"),
+        ({"steps": 10**400}, "steps must be at most 2147483647, got 1000"),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
+        ({"weight_decay": "inf"}, "weight_decay must be a finite number, got inf"),
+        ({"mlm_weight": "nan"}, "mlm_weight must be a finite number, got nan"),
         ({"task": "clasify"}, "task must be one of mlm, classify, tokens, qa, got 'clasify'"),
         ({"warmup": 1.5}, "warmup must be at least 0 and below 1, got 1.5"),
         ({"block_per_row": 4}, "give attention as well"),
