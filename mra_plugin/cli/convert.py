@@ -163,7 +163,7 @@ def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict
             raise UserError(f"--set takes NAME=VALUE, got {one!r}")
         try:
             params[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             params[name] = value
     if block_per_row is not None:
         params["block_per_row"] = positive_number("--block-per-row", block_per_row)

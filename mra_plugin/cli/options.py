@@ -50,7 +50,7 @@ def positive_number(option: str, text: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number <= 0:
+    if not 0 < number < 2**31:
         raise UserError(f"{option} takes positive whole numbers, got {text!r}")
     return number
 
@@ -72,6 +72,12 @@ def parse_dtype(name: str) -> torch.dtype:
 
 def writable(option: str, path: Path | None) -> Path | None:
     """Refuses a file that could not be written once all is measured."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+    if path is None:
+        return None
+    try:
+        fits = not path.is_dir() and path.absolute().parent.is_dir()
+    except OSError as error:
+        raise UserError(f"can't write {option} {str(path)!r}: {error.strerror}") from None
+    if not fits:
         raise UserError(f"{option} must name a file in a folder that exists, got {str(path)!r}")
     return path

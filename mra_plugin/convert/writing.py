@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mra_plugin.encoders.pretrained import check_spelling
 from mra_plugin.errors import UserError
 from mra_plugin.files import check_replaceable, flush_folder, replace_folder
 
@@ -41,7 +42,19 @@ def check_target(out: Path, source: str, overwrite: bool) -> None:
     Raises:
         UserError: says why.
     """
-    place = Path(os.path.realpath(out))
+    try:
+        _check_place(Path(os.path.realpath(out)), out, source, overwrite)
+    except OSError as error:
+        raise UserError(
+            f"OUT {str(out)!r} can't be put in place ({error.strerror}): name a folder that can be "
+            "renamed, in one that can be written to"
+        ) from None
+
+
+def _check_place(place: Path, out: Path, source: str, overwrite: bool) -> None:
+    check_spelling(place)
+    if place.is_symlink():
+        raise UserError(f"OUT {str(out)!r} is a link that leads to itself")
     if not place.parent.is_dir():
         raise UserError(f"OUT must lie in a folder that exists, got {str(out)!r}")
     if place.exists() and not place.is_dir():
@@ -53,13 +66,7 @@ def check_target(out: Path, source: str, overwrite: bool) -> None:
             _check_content(place, str(out), overwrite)
         if Path.cwd().is_relative_to(place):
             raise UserError(f"OUT {str(out)!r} is in use as the current folder: name another")
-    try:
-        check_replaceable(place)
-    except OSError as error:
-        raise UserError(
-            f"OUT {str(out)!r} can't be put in place ({error.strerror}): name a folder that can be "
-            "renamed, in one that can be written to"
-        ) from None
+    check_replaceable(place)
 
 
 @contextlib.contextmanager

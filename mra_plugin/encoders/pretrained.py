@@ -59,6 +59,18 @@ def check_folder(name: str, argument: str = "") -> None:
         raise UserError(f"{argument}{': ' * bool(argument)}there is no folder {name!r}")
 
 
+def check_spelling(folder: Path) -> None:
+    """Refuses a folder for a model whose name is no text: weights can't be written there.
+
+    Raises:
+        UserError: there are bytes in its name that are no characters.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"OUT must have a name in UTF-8, got {str(folder)!r}") from None
+
+
 def folder_with(name: str, file: str, *more: str) -> Path | None:
     """The folder that a file lies in; from the hub it is brought here.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from mra_plugin.encoders.pretrained import check_spelling
 from mra_plugin.errors import UserError
 from mra_plugin.files import locked
 
@@ -85,6 +86,7 @@ def check_folder(out: Path, config: TrainingConfig, resume: bool) -> Path | None
         UserError: another run is there and ``resume`` is not set, or its settings differ; or a
             model is there that the run would replace; or nothing can be written there.
     """
+    check_spelling(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"OUT must be a folder, got {str(out)!r}")
     _check_writable(out)

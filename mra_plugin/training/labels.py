@@ -18,7 +18,7 @@ from mra_plugin.errors import UserError
 
 from .config import TrainingConfig
 from .losses import IGNORED, labelled_loss
-from .models import example_length, known_labels, load_model
+from .models import check_padding, example_length, known_labels, load_model
 from .prepared import PreparedTask
 from .task_data import check_classify, check_tokens, read_examples
 
@@ -49,6 +49,7 @@ def prepare_tokens(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
 
 
 def _prepare(config: TrainingConfig, tokenizer: Any, of_words: bool) -> PreparedTask:
+    check_padding(config, tokenizer)
     train, held_out = read_examples(config, check_tokens if of_words else check_classify)
     names = _names(config, train)
     ids = {name: number for number, name in enumerate(names)}

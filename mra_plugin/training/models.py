@@ -96,6 +96,16 @@ def example_length(config: TrainingConfig, model: PreTrainedModel) -> int:
     return int(config.length or limit or 0)
 
 
+def check_padding(config: TrainingConfig, tokenizer: Any) -> None:
+    """Checks that examples of different lengths can share a batch.
+
+    Raises:
+        UserError: the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token is None:
+        raise UserError(f"the tokenizer of {config.model!r} has no padding token to fill batches")
+
+
 def put_attention(model: PreTrainedModel, config: TrainingConfig) -> None:
     """Puts in the attention that the settings name, if they name one.
 

@@ -15,7 +15,7 @@ from mra_plugin.errors import UserError
 
 from .config import TrainingConfig
 from .losses import IGNORED, loss_of_logits
-from .models import example_length, load_model
+from .models import check_padding, example_length, load_model
 from .prepared import PreparedTask
 from .task_data import check_qa, read_examples
 
@@ -28,6 +28,7 @@ def prepare_qa(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
     """
     if not tokenizer.is_fast:
         raise UserError(f"task 'qa' needs a fast tokenizer, {config.model!r} has none")
+    check_padding(config, tokenizer)
     if tokenizer.padding_side != "right":
         raise UserError(
             f"task 'qa' needs a tokenizer that pads on the right, that of {config.model!r} pads on "

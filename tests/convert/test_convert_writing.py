@@ -153,7 +153,11 @@ def test_targets_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     other.mkdir()
     (other / "cat.jpg").touch()
     model = checkpoint(tmp_path / "model")
+    (tmp_path / "loop").symlink_to("loop")
     for out, source, overwrite, message in (
+        (tmp_path / "loop", "model", False, "is a link that leads to itself"),
+        (tmp_path / ("x" * 300), "model", False, "can't be put in place \\(File name too long"),
+        (tmp_path / os.fsdecode(b"caf\xe9"), "model", False, "must have a name in UTF-8"),
         (tmp_path / "no" / "out", "model", False, "must lie in a folder that exists"),
         (other / "cat.jpg", "model", True, "is a file"),
         (model, "somebody/model", False, "is not empty; --overwrite replaces a checkpoint"),
@@ -165,7 +169,7 @@ def test_targets_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             check_target(out, source, overwrite)
     check_target(model, "somebody/model", True)
     check_target(tmp_path / "out", str(model), False)
-    assert names(tmp_path) == ["model", "photos"]
+    assert names(tmp_path) == ["loop", "model", "photos"]
     monkeypatch.chdir(model)
     with pytest.raises(UserError, match="in use as the current folder"):
         check_target(Path(), "somebody/model", True)

@@ -1,6 +1,7 @@
 """Runs that diverge, that meet each other, that find a full disk or damaged files."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -202,3 +203,12 @@ def test_a_label_of_very_many_digits_is_a_text(train: Train, bert: Path, tmp_pat
     file = save_lines(tmp_path / "rows.jsonl", rows)
     more = ("--task", "classify", "--data", file, "--steps", 1, "--batch-size", 1)
     assert train(bert, tmp_path / "out", *more).exit_code == 0
+
+
+def test_a_tokenizer_without_padding(train: Train, bert: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(bert, tmp_path / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": None}))
+    rows = save_lines(tmp_path / "rows.jsonl", [{"text": "a", "label": "x"}])
+    result = train(model, tmp_path / "out", "--task", "classify", "--data", rows)
+    assert "has no padding token" in refusal(result)
