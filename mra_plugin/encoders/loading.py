@@ -1,5 +1,6 @@
 """Encoders from a folder or the hub: bare and exact, or whole checkpoints as they are stored."""
 
+import copy
 import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
-from mra_plugin.adapters.transformers.support import check_class
+from mra_plugin.adapters.transformers.support import check_class, check_modules
 from mra_plugin.errors import UserError
 from mra_plugin.models.families import model_class as class_of
 
@@ -182,6 +183,8 @@ def _model_class(config: PreTrainedConfig) -> Any:
         raise UserError(f"config.json names the class {name}, which is not known")
     try:
         check_class(model_class, config)
+        with torch.device("meta"):  # before any weights are read
+            check_modules(model_class(copy.deepcopy(config)))
     except ValueError as error:
         raise UserError(str(error)) from None
     if model_class.main_input_name != "input_ids":

@@ -53,11 +53,14 @@ def attention_forward(
     """
     layer = type(module).__name__
     if is_causal is None:
-        is_causal = getattr(module, "is_causal", True)
+        # Of a layer that does not say, its model's mask did (`support`); so does a config that
+        # makes a causal model an encoder.
+        encodes = getattr(module.config, "is_causal", None) is False
+        is_causal = getattr(module, "is_causal", False) and not encodes
     if is_causal:
         raise ValueError(
-            f"{layer} is causal, or does not say that it is not (is_causal), and this attention is "
-            'bidirectional; load the model with attn_implementation="sdpa"'
+            f"{layer} is causal, and this attention is bidirectional; load the model with "
+            'attn_implementation="sdpa"'
         )
     for name in _UNSERVED:
         if kwargs.get(name) is not None:
@@ -65,7 +68,7 @@ def attention_forward(
                 f"{layer} asks for {name}, which this attention has not; load the model with "
                 'attn_implementation="sdpa"'
             )
-    padding, reach = read_mask(attention_mask, key)
+    padding, reach = read_mask(attention_mask, key, not hasattr(module, "is_causal"))
     if reach is None and kwargs.get("sliding_window") is not None:
         raise ValueError(
             f"{layer} has a sliding window, but its mask does not; call the whole model instead "

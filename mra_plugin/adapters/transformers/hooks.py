@@ -74,7 +74,7 @@ def register_implementations() -> None:
     from .attention_function import attention_forward
     from .families.class_patches import hand_out_config
     from .masks import make_mask
-    from .support import check_class
+    from .support import check_class, check_modules
 
     for implementation in IMPLEMENTATIONS:
         AttentionInterface.register(implementation, attention_forward)
@@ -82,18 +82,35 @@ def register_implementations() -> None:
 
     model_class: Any = PreTrainedModel
     get_correct = model_class.get_correct_attn_implementation
+    post_init = model_class.post_init
 
     @functools.wraps(get_correct)
     def get_correct_attn_implementation(self: Any, *args: Any, **kwargs: Any) -> str:
         implementation: str = get_correct(self, *args, **kwargs)
         if implementation in IMPLEMENTATIONS:
             check_class(type(self), self.config)
+            # A live model is given another one; a part with a config of its own is asked itself.
+            own = [m for m in self.modules() if getattr(m, "config", self.config) is self.config]
+            check_modules(self, own)
             hand_out_config(self)
             attention_for(self.config, implementation)  # refuses wrong parameters
             _hand_down_params(self.config, implementation)
         return implementation
 
+    @functools.wraps(post_init)
+    def post_init_and_check(self: Any) -> None:
+        post_init(self)
+        if self.config._attn_implementation in IMPLEMENTATIONS:
+            # Before weights are loaded. A part may have been told to keep an attention of its own.
+            configs = ((m, getattr(m, "config", self.config)) for m in self.modules())
+            check_modules(self, [m for m, config in configs if _asks_for_ours(config)])
+
+    model_class.post_init = post_init_and_check
     model_class.get_correct_attn_implementation = get_correct_attn_implementation
+
+
+def _asks_for_ours(config: Any) -> bool:
+    return getattr(config, "_attn_implementation", None) in IMPLEMENTATIONS
 
 
 def _to_write(config: Any) -> str | dict[str, Any] | None:

@@ -14,8 +14,11 @@ from torch import Tensor
 from transformers.masking_utils import (
     bidirectional_mask_function,
     causal_mask_function,
+    or_masks,
     prepare_padding_mask,
 )
+
+_EITHER = or_masks(causal_mask_function)
 
 
 def make_mask(
@@ -29,6 +32,7 @@ def make_mask(
     local_size: int | None = None,
     allow_is_bidirectional_skip: bool = False,
     device: torch.device | str = "cpu",
+    config: Any = None,
     **kwargs: Any,
 ) -> Tensor | None:
     """Makes the mask for the attention layers; transformers' mask interface.
@@ -44,9 +48,10 @@ def make_mask(
         mask_function: transformers' description of the pattern.
         attention_mask: [B, positions], True at a real token; None if all are real.
         local_size: how many positions to each side a sliding-window layer sees.
-        allow_is_bidirectional_skip: set by transformers only for bidirectional patterns without
-            additions of the model's own.
+        allow_is_bidirectional_skip: whether None may stand for a mask that hides nothing; not set
+            for causal patterns, nor for those with additions of the model's own.
         device: where to make the mask.
+        config: of the model.
         **kwargs: what other implementations need.
 
     Returns:
@@ -55,8 +60,12 @@ def make_mask(
     Raises:
         ValueError: the pattern is not plain bidirectional padding.
     """
-    plain = mask_function is bidirectional_mask_function or local_size is not None
-    if not (plain and allow_is_bidirectional_skip):
+    # transformers allows to skip a local mask only if nothing was added to it.
+    local = local_size is not None and allow_is_bidirectional_skip
+    if _is_turned(mask_function, config):
+        # The model's own window is exclusive, transformers' bidirectional one inclusive.
+        local_size = None if local_size is None else local_size - 1
+    elif not (local or mask_function is bidirectional_mask_function):
         raise ValueError(
             "this attention is bidirectional and takes plain padding masks only, but the model "
             "asks for a causal, packed, blockwise or custom mask; load the model with "
@@ -70,8 +79,12 @@ def make_mask(
             )
         padding = padding[:, kv_offset : kv_offset + kv_length]
     if local_size is None:
+        if padding is None and allow_is_bidirectional_skip:
+            return None
+        if padding is None:  # the model does something with the mask
+            padding = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device)
         # Four axes, as some models repeat the mask over heads and queries for layers of their own.
-        return None if padding is None else padding[:, None, None, :]
+        return padding[:, None, None, :]
     if q_length != kv_length:
         raise ValueError(
             f"sliding-window layers need as many keys as queries, got {kv_length} and {q_length}"
@@ -83,12 +96,27 @@ def make_mask(
     return padding[:, None, None, None, :].expand(-1, 1, 1, local_size + 1, -1)
 
 
-def read_mask(attention_mask: object, key: Tensor) -> tuple[Tensor | None, int | None]:
+def _is_turned(mask_function: Callable[..., Any], config: Any) -> bool:
+    """Whether a causal pattern is made a bidirectional one by what the model adds to it.
+
+    So do models that heed ``use_bidirectional_attention`` in their config; which they are is
+    `support`'s business. In packed sequences that pattern is not the outermost one.
+    """
+    turned = getattr(config, "use_bidirectional_attention", None) is True
+    # By name, which torch.compile can trace.
+    return turned and getattr(mask_function, "__name__", None) == _EITHER.__name__
+
+
+def read_mask(
+    attention_mask: object, key: Tensor, broadcasts: bool = False
+) -> tuple[Tensor | None, int | None]:
     """Takes apart what `make_mask` made.
 
     Args:
         attention_mask: the mask that a layer was given.
         key: [B, H, Nk, D].
+        broadcasts: whether the model makes its mask itself, to be added to the scores: 0 at a real
+            token, and very negative elsewhere.
 
     Returns:
         The padding mask, bool [B, Nk] or None, and the reach of a sliding-window layer, or None
@@ -100,7 +128,10 @@ def read_mask(attention_mask: object, key: Tensor) -> tuple[Tensor | None, int |
     if attention_mask is None:
         return None, None
     batch, tokens = key.shape[0], key.shape[2]
-    if isinstance(attention_mask, Tensor) and not attention_mask.is_floating_point():
+    if isinstance(attention_mask, Tensor) and attention_mask.is_floating_point():
+        if broadcasts and attention_mask.shape == (batch, 1, 1, tokens):
+            return attention_mask[:, 0, 0, :] == 0, None
+    elif isinstance(attention_mask, Tensor):
         if attention_mask.shape in ((batch, tokens), (batch, 1, 1, tokens)):
             return attention_mask.view(batch, tokens).bool(), None
         if attention_mask.ndim == 5 and attention_mask.shape[4] == tokens:

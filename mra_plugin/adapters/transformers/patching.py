@@ -16,7 +16,7 @@ from .config_attention import IMPLEMENTATIONS, build, config_params, implementat
 from .families.class_patches import hand_out_config
 from .hooks import BEFORE_PATCH
 from .modules import configs_in, encoders_in
-from .support import check_class, check_modules
+from .support import check_class, check_modules, uses_interface
 
 
 def accepts(model: nn.Module) -> bool:
@@ -29,7 +29,9 @@ def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:
     encoders = encoders_in(model)
     for encoder in encoders:
         check_class(type(encoder), encoder.config)
-        check_modules(encoder, encoder.config)
+        check_modules(encoder)
+    if not any(uses_interface(encoder) for encoder in encoders):
+        raise ValueError(f"{type(model).__name__} has no layer that takes another attention")
     for encoder in reversed(encoders):  # a part's config goes before the whole's
         hand_out_config(encoder)
     build(attention, params)  # refuses what is wrong before anything is changed
