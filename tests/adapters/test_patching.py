@@ -325,3 +325,25 @@ def test_a_mask_that_the_model_repeats_for_a_layer_of_its_own() -> None:
     exact = model(**inputs).pooler_output
     patched = mra_plugin.patch(model, block_per_row=64)(**inputs).pooler_output
     torch.testing.assert_close(patched, exact, atol=1e-4, rtol=1e-4)
+
+
+def test_a_backend_that_is_defined_again() -> None:
+    """As by a notebook's cell that runs twice; what is compiled notices as well."""
+
+    def define(value: float) -> None:
+        @register_attention("defined-again")
+        class Constant:
+            def __call__(self, query, key, value_, *masks, scale=None):  # type: ignore[no-untyped-def]
+                return torch.full_like(query, value)
+
+    define(1.0)
+    first = mra_plugin.patch(make("roberta"), attention="defined-again")
+    compiled = torch.compile(first, fullgraph=True, backend="eager")
+    before = hidden(first, **INPUTS)
+    assert torch.allclose(hidden(compiled, **INPUTS), before, atol=1e-5)
+
+    define(5.0)
+    after = hidden(mra_plugin.patch(make("roberta"), attention="defined-again"), **INPUTS)
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.equal(hidden(first, **INPUTS), after)
+    assert torch.allclose(hidden(compiled, **INPUTS), after, atol=1e-5)

@@ -1,6 +1,7 @@
 """What a patched or flagged model is, it still is after saving and loading."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,38 @@ def test_without_transformers_the_rest_works() -> None:
         "mra_plugin.registry.build_attention('mra', block_per_row=2)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_parameters_beside_a_config(tmp_path: Path) -> None:
+    """So does sentence-transformers hand on its ``model_kwargs``."""
+    make("roberta").save_pretrained(tmp_path)
+    config = tf.AutoConfig.from_pretrained(tmp_path)
+    asked = {"config": config, "attn_implementation": "mra"}
+    model = tf.AutoModel.from_pretrained(tmp_path, **asked, mra={"block_per_row": 3})
+    assert model.config.mra == {"block_per_row": 3}
+    assert tf.AutoModel.from_config(**asked, mra={"block_size": 8}).config.mra == {"block_size": 8}
+    assert config.mra is None
+    with pytest.raises(ValueError, match="block_per_rows"):
+        tf.AutoModel.from_pretrained(tmp_path, **asked, mra={"block_per_rows": 3})
+
+
+def test_what_is_saved_says_what_it_needs(tmp_path: Path) -> None:
+    model = mra_plugin.patch(make("roberta"))
+    model.save_pretrained(tmp_path)
+    assert "import mra_plugin" in (tmp_path / "config.json").read_text()
+    again = tf.AutoModel.from_pretrained(tmp_path)
+    mra_plugin.unpatch(again).save_pretrained(tmp_path)
+    assert "mra_plugin" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_pickle_brings_its_attention_along(tmp_path: Path) -> None:
+    model = make("roberta")
+    assert b"mra_plugin" not in pickle.dumps(model)
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(mra_plugin.patch(model)))
+    code = (
+        "import pathlib, pickle, torch\n"
+        f"model = pickle.loads(pathlib.Path({str(tmp_path / 'model.pickle')!r}).read_bytes())\n"
+        "print(model.config._attn_implementation, *model(torch.full((1, 9), 7))[0].shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["mra", "1", "9", "32"]

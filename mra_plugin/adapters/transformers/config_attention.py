@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from mra_plugin.registry import build_attention, get_attention
+from mra_plugin.registry import AttentionBackend, build_attention, get_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -48,6 +48,11 @@ class BuiltAttention:
 # same share it. torch.compile can't trace how it is built, and reads a dict as it was when tracing
 # began, but an attribute as it is.
 _BUILT = SimpleNamespace()
+
+# How often each backend was defined, as far as was seen here, as attributes for the same reason:
+# what was compiled with one definition is compiled again with the next.
+_DEFINITIONS = SimpleNamespace()
+_LATEST: dict[str, AttentionBackend] = {}
 
 
 def implementation_of(name: str) -> str:
@@ -108,8 +113,9 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
 
 def attention_with(name: str, params: dict[str, Any]) -> BuiltAttention:
     """The attention ``name`` with these parameters, built once; errors are those of `build`."""
-    # Traced, so that a compiled model is compiled again when its parameters change.
-    label = f"{name} {_label(params)}"
+    _note_definition(name)
+    # Traced, so that a compiled model is compiled again when its parameters or the backend change.
+    label = f"{name} {getattr(_DEFINITIONS, name)} {_label(params)}"
     _ensure_built(label, name, params)
     attention: BuiltAttention = getattr(_BUILT, label)
     return attention
@@ -136,6 +142,15 @@ def dense_weights(
     return cast("AttentionWithWeights", attention.attend).weights(
         query, key, key_padding_mask, query_padding_mask, scale=scale
     )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _note_definition(name: str) -> None:
+    """Counts the definitions of a backend, as when a notebook's cell runs again."""
+    backend = get_attention(name)
+    if _LATEST.get(name) is not backend:
+        _LATEST[name] = backend
+        setattr(_DEFINITIONS, name, getattr(_DEFINITIONS, name, 0) + 1)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -5,6 +5,10 @@
   reads ``attn_implementation`` from config.json but never writes it, and a model tuned for MRA
   would come back with exact attention without a word.
 - ``config.output_attentions`` is allowed with the two, as they give the matrices.
+- A config that names one of the two imports this package when it is unpickled, so that a model goes
+  to other processes whole.
+- ``config.mra`` may be given to ``from_pretrained`` beside a config, as sentence-transformers does
+  with its ``model_kwargs``.
 - A model class that would not heed the two refuses them, where transformers would accept any
   registered name and go on with its own attention.
 - The layers of MRA and Nyströmformer, which compute attention themselves, heed them as well
@@ -15,12 +19,16 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from .config_attention import IMPLEMENTATIONS, attention_for
 
 # Config attribute that remembers what `patch` replaced; never written to a file.
 BEFORE_PATCH = "_attention_before_patch"
+
+# What config.json says beside the name of an implementation, to who reads why it can't be loaded.
+_NEEDS = "attn_implementation_needs"
 
 
 def extend_configs() -> None:
@@ -29,6 +37,7 @@ def extend_configs() -> None:
 
     config_class: Any = PreTrainedConfig
     to_dict = config_class.to_dict
+    reduce = config_class.__reduce_ex__
     validate = config_class.validate_output_attentions
     output_attentions = config_class.output_attentions
 
@@ -36,10 +45,19 @@ def extend_configs() -> None:
     def to_dict_with_implementation(self: Any) -> dict[str, Any]:
         output: dict[str, Any] = to_dict(self)
         output.pop(BEFORE_PATCH, None)
+        output.pop(_NEEDS, None)
         implementation = _to_write(self)
         if implementation is not None:
             output["attn_implementation"] = implementation
+            output[_NEEDS] = "import mra_plugin"
         return output
+
+    @functools.wraps(reduce)
+    def reduce_ex(self: Any, protocol: Any) -> Any:
+        reduced = reduce(self, protocol)
+        if _to_write(self) is None or not isinstance(reduced, tuple):
+            return reduced
+        return (rebuild, reduced[:2], *reduced[2:])
 
     @functools.wraps(validate)
     def validate_output_attentions(self: Any) -> None:
@@ -56,6 +74,7 @@ def extend_configs() -> None:
     for implementation in IMPLEMENTATIONS:
         setattr(config_class, implementation, None)
     config_class.to_dict = to_dict_with_implementation
+    config_class.__reduce_ex__ = reduce_ex
     config_class.validate_output_attentions = validate_output_attentions
     config_class.output_attentions = output_attentions.setter(set_output_attentions)
     # Classes that exist already have listed their validators.
@@ -66,12 +85,19 @@ def extend_configs() -> None:
         ]
 
 
+def rebuild(make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Makes a config that was pickled; naming this function has the pickle import this package."""
+    return make(*args)
+
+
 def register_implementations() -> None:
     """Registers our implementations, and has models check that they can serve them."""
+    from transformers.configuration_utils import PreTrainedConfig
     from transformers.masking_utils import AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface, PreTrainedModel
 
     from .attention_function import attention_forward
+    from .excess_length import tell_of_excess_length
     from .families.class_patches import hand_out_config
     from .masks import make_mask
     from .support import check_class, check_modules
@@ -93,6 +119,7 @@ def register_implementations() -> None:
             own = [m for m in self.modules() if getattr(m, "config", self.config) is self.config]
             check_modules(self, own)
             hand_out_config(self)
+            tell_of_excess_length(type(self))
             attention_for(self.config, implementation)  # refuses wrong parameters
             _hand_down_params(self.config, implementation)
         return implementation
@@ -105,6 +132,27 @@ def register_implementations() -> None:
             configs = ((m, getattr(m, "config", self.config)) for m in self.modules())
             check_modules(self, [m for m, config in configs if _asks_for_ours(config)])
 
+    def take_params(build: Any) -> Any:
+        """Of a class method that takes a config: lets it take the config's parameters beside it."""
+
+        @functools.wraps(build.__func__)
+        def build_with_params(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            config = kwargs.get("config", args[0] if args else None)
+            given = [name for name in IMPLEMENTATIONS if kwargs.get(name) is not None]
+            if given and isinstance(config, PreTrainedConfig):
+                config = copy.deepcopy(config)
+                for name in given:
+                    setattr(config, name, kwargs.pop(name))
+                if "config" in kwargs:
+                    kwargs["config"] = config
+                else:
+                    args = (config, *args[1:])
+            return build.__func__(cls, *args, **kwargs)
+
+        return classmethod(build_with_params)
+
+    model_class.from_pretrained = take_params(model_class.from_pretrained)
+    model_class._from_config = take_params(model_class._from_config)
     model_class.post_init = post_init_and_check
     model_class.get_correct_attn_implementation = get_correct_attn_implementation
 

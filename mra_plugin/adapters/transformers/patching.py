@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .config_attention import IMPLEMENTATIONS, build, config_params, implementation_of
+from .excess_length import tell_of_excess_length
 from .families.class_patches import hand_out_config
 from .hooks import BEFORE_PATCH
 from .modules import configs_in, encoders_in
@@ -34,6 +35,7 @@ def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:
         raise ValueError(f"{type(model).__name__} has no layer that takes another attention")
     for encoder in reversed(encoders):  # a part's config goes before the whole's
         hand_out_config(encoder)
+        tell_of_excess_length(type(encoder))
     build(attention, params)  # refuses what is wrong before anything is changed
     configs = configs_in(encoders)
     for config in configs:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config_attention import IMPLEMENTATIONS
+from ..excess_length import tell_of_excess_length
 from .table import FAMILIES, Family, family_of_layer
 
 
@@ -39,31 +40,9 @@ def serve_family(family: Family) -> None:
 
     layer_class.__init__ = build_and_keep_config
     replace_forward(layer_class, layers.forward, asks_for_ours)
-    _refuse_excess_length(getattr(module, family.model_class))
+    tell_of_excess_length(getattr(module, family.model_class))
     if layers.change_more is not None:
         layers.change_more(module)
-
-
-def _refuse_excess_length(model_class: Any) -> None:
-    """Says what is wrong with an input beyond the table of positions, where ours is asked for."""
-    own = model_class.forward
-
-    @functools.wraps(own)
-    def encode(self: Any, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        tokens = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
-        # The third of the others is position_ids.
-        counted = len(args) < 3 and kwargs.get("position_ids") is None
-        if counted and tokens is not None and asks_for_ours(self):
-            length, most = tokens.shape[1], self.embeddings.position_ids.shape[1]
-            if length > most:
-                raise ValueError(
-                    f"the input has {length} tokens, and the model positions for {most} "
-                    "(max_position_embeddings); cut the input, with a tokenizer by "
-                    "truncation=True and max_length"
-                )
-        return own(self, input_ids, *args, **kwargs)
-
-    model_class.forward = encode
 
 
 def replace_forward(
