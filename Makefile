@@ -2,7 +2,8 @@
 # make bench  set up .venv, measure what takes less than ten minutes, and write report/
 # make bench-full  the same with every length and budget
 # make test   set up .venv, lint, check types, run the tests
-# make clean  remove .venv and everything that was built
+# make test-oldest  the tests that meet other libraries, with the oldest versions that are accepted
+# make clean  remove .venv, .venv-oldest and everything that was built
 
 # The first of these that is Python 3.11 or later; `make PYTHON=...` takes any other.
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -12,15 +13,16 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install -c constraints.txt --no-build-isolation
-SETUP := pyproject.toml constraints.txt
+CONSTRAINTS := constraints.txt
+INSTALL := $(PIP) install -c $(CONSTRAINTS) --no-build-isolation
+SETUP := pyproject.toml $(CONSTRAINTS)
 MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu \
 	--benchmark-json report/results.json
 # Compiled, and then interpreted: on a core of their own beside all other tests.
 KERNELS := { $(BIN)/python -m pytest tests/kernels && \
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels; }
 
-.PHONY: demo bench bench-full test clean
+.PHONY: demo bench bench-full test test-oldest clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mra compare
@@ -41,15 +43,23 @@ test: $(VENV)/.test $(VENV)/typecheck
 	$(BIN)/python -m pytest --ignore=tests/kernels; rest=$$?; \
 	wait $$kernels; kernels=$$?; cat $(VENV)/kernels.log; exit $$((rest | kernels))
 
+# In a .venv of its own. torch is not the oldest, as constraints-oldest.txt explains. What compiles
+# models takes minutes, and is torch's business more than that of the libraries which are older here.
+test-oldest:
+	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/.test
+	.venv-oldest/bin/python -m pytest -p no:cacheprovider \
+		tests/registry tests/ops tests/adapters tests/models tests/convert \
+		-k "not compile and not one_graph and not checkpointing"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info
 
 # torch comes first and alone, in the exact version: a package that accepts any torch, asked for
 # first, would fetch gigabytes that the next step throws away.
 $(VENV)/.base: $(SETUP)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install $$(grep '^torch==' constraints.txt) $$(grep '^setuptools==' constraints.txt)
+	$(PIP) install $$(grep -E '^(torch|setuptools)==' $(CONSTRAINTS))
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.base

@@ -7,8 +7,10 @@ import torch
 import transformers as tf
 from helpers.tiny_models import hidden, padded, token_ids
 from torch import Tensor, nn
+from transformers.models.layoutlm import modeling_layoutlm
 
 import mra_plugin
+from mra_plugin.adapters.transformers.class_names import attends
 
 _TINY = {
     "hidden_size": 32,
@@ -62,10 +64,12 @@ def llama_as_an_encoder() -> nn.Module:
 
 MODELS = {
     "bart": bart,
-    "layoutlm": layoutlm,
     "embedding_gemma": embedding_gemma,
     "llama": llama_as_an_encoder,
 }
+# Of later versions of transformers.
+if attends(modeling_layoutlm.LayoutLMSelfAttention):
+    MODELS["layoutlm"] = layoutlm
 WHISPER = {
     "encoder": lambda: tf.WhisperModel(whisper()).get_encoder(),
     "classifier": lambda: tf.WhisperForAudioClassification(whisper()),

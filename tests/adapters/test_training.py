@@ -68,3 +68,16 @@ def test_one_graph_serves_many_lengths() -> None:
             }
             out = hidden(model, **inputs)
             torch.testing.assert_close(hidden(compiled, **inputs), out, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("attention", ["mra", "nystrom"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "eurobert", "vit"])
+def test_shapes_on_the_device_meta(family: str, attention: str) -> None:
+    model = make(family)
+    with torch.device("meta"):
+        shapes = mra_plugin.patch(type(model)(model.config), attention=attention)
+        inputs = {name: x.to("meta") for name, x in inputs_of(family, padded()).items()}
+    out = shapes(**inputs).last_hidden_state
+    out.sum().backward()
+    assert out.is_meta
+    assert out.shape == hidden(model, **inputs_of(family, padded())).shape

@@ -5,8 +5,15 @@ Shapes: n chosen pairs of blocks x·Y + y, b = 32 tokens per block; sparse matri
 keys in rows and queries in columns.
 """
 
+import pytest
 import torch
 from torch import Tensor
+from transformers.models.mra import modeling_mra
+
+# Before 5.19 transformers' own models take their mask for one of another kind, and let padding in.
+reads_masks = pytest.mark.skipif(
+    hasattr(modeling_mra, "create_bidirectional_mask"), reason="the original misreads its mask"
+)
 
 
 def index_max(index_vals: Tensor, indices: Tensor, rows: int, columns: int) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
+from helpers import mra_kernels
 from helpers.tiny_mra import HEADS, config, inputs_of, labels_of, make
 from torch import Tensor, nn
 from transformers.models.mra import modeling_mra as theirs
@@ -70,6 +71,7 @@ def their_attention(
     )
 
 
+@mra_kernels.reads_masks
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("direction", ["from transformers", "to transformers"])
 @torch.no_grad()
@@ -98,6 +100,7 @@ def test_files_are_interchangeable(
         torch.testing.assert_close(own[name], expected, atol=1e-5, rtol=1e-5)
 
 
+@mra_kernels.reads_masks
 @torch.no_grad()
 def test_narrow_heads_are_scaled_as_in_the_original(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,7 +84,12 @@ def attention_forward(
 
     weights = None
     attention = attention_for(module.config)  # type: ignore[arg-type]
-    if reach is not None:
+    if query.is_meta:
+        # Nothing is computed there, and all attention has the same shapes.
+        out = nn.functional.scaled_dot_product_attention(query, key, value)
+        if _wants_weights(module, kwargs):
+            weights = query @ key.mT
+    elif reach is not None:
         attend = local_attention
         if "window" in attention.serves:
             attend = cast("AttentionWithWindows", attention.attend).local_attention

@@ -14,9 +14,13 @@ from types import CodeType
 _NO_MODELS = ("torch.", "transformers.modeling_utils", "transformers.generation.")
 
 
-@functools.cache
 def names_in(module_class: type) -> frozenset[str]:
     """All names in the methods of a class, and of the classes that it derives from."""
+    return _found(module_class)
+
+
+@functools.cache
+def _found(module_class: type) -> frozenset[str]:
     found: set[str] = set()
     for parent in module_class.__mro__:
         if parent is not object and not f"{parent.__module__}.".startswith(_NO_MODELS):
