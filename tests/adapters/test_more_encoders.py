@@ -7,10 +7,8 @@ import torch
 import transformers as tf
 from helpers.tiny_models import hidden, padded, token_ids
 from torch import Tensor, nn
-from transformers.models.layoutlm import modeling_layoutlm
 
 import mra_plugin
-from mra_plugin.adapters.transformers.class_names import attends
 
 _TINY = {
     "hidden_size": 32,
@@ -68,7 +66,7 @@ MODELS = {
     "llama": llama_as_an_encoder,
 }
 # Of later versions of transformers.
-if attends(modeling_layoutlm.LayoutLMSelfAttention):
+if tf.LayoutLMModel._supports_sdpa:
     MODELS["layoutlm"] = layoutlm
 WHISPER = {
     "encoder": lambda: tf.WhisperModel(whisper()).get_encoder(),
