@@ -255,5 +255,5 @@ def test_refusals() -> None:
             tiny_models.make("bert"), input_ids=ids, attention_mask=torch.ones(2, 1, 70, 70) > 0
         )
     empty = tiny_models.make("bert", num_hidden_layers=0)
-    with pytest.raises(ValueError, match="BertModel called no attention layer"):
+    with pytest.raises(ValueError, match="BertModel has no layer that takes"):
         attention_inputs(empty, input_ids=ids)
