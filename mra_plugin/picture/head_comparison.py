@@ -20,7 +20,7 @@ MAX_TOKENS = 4096
 
 @dataclass(frozen=True, eq=False)
 class HeadComparison:
-    """What MRA makes of one head.
+    """What MRA makes of one head; N real tokens, as MRA leaves padding out.
 
     Attributes:
         exact: the exact attention matrix, [N, N] float32 (float64 for float64), on the CPU.
@@ -71,19 +71,18 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
             f"layer {inputs.layer} sees {inputs.reach} tokens to each side by design, and MRA "
             "leaves it so; choose a layer that sees everything"
         )
+    real = slice(None) if inputs.key_padding_mask is None else inputs.key_padding_mask[0]
     query, key, value = (
-        x[:, head : head + 1].cpu().to(torch.promote_types(x.dtype, torch.float32))
+        x[:, head : head + 1, real].cpu().to(torch.promote_types(x.dtype, torch.float32))
         for x in (inputs.query, inputs.key, inputs.value)
     )
-    mask = None if inputs.key_padding_mask is None else inputs.key_padding_mask.cpu()
     scale = query.shape[-1] ** -0.5 if inputs.scale is None else inputs.scale
-    exact = exact_weights(query, key, mask, scale=scale)[0, 0]
-    mra = mra_attention_weights(query, key, mask, scale=scale, **asdict(options))[0, 0]
-    chosen = plan_blocks(query, key, mask, mask, options, scale).chosen[0, 0]
-    block = torch.arange(tokens) // options.block_size
+    exact = exact_weights(query, key, scale=scale)[0, 0]
+    mra = mra_attention_weights(query, key, scale=scale, **asdict(options))[0, 0]
+    chosen = plan_blocks(query, key, None, None, options, scale).chosen[0, 0]
+    block = torch.arange(query.shape[2]) // options.block_size
     computed = chosen[block[:, None], block]
-    real = torch.ones(tokens, dtype=torch.bool) if mask is None else mask[0]
-    out, target = (weights[real] @ value[0, 0] for weights in (mra, exact))
+    out, target = (weights @ value[0, 0] for weights in (mra, exact))
     return HeadComparison(
         exact=exact,
         mra=mra,
@@ -91,6 +90,6 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
         block_size=options.block_size,
         relative_error=((out - target).norm() / target.norm()).item(),
         cosine=cosine_similarity(out, target, dim=-1).mean().item(),
-        density=computed[real][:, real].float().mean().item(),
+        density=computed.float().mean().item(),
         kept=(exact[computed].sum() / exact.sum()).item(),
     )

@@ -68,9 +68,9 @@ def test_matrices_and_blocks(model: nn.Module, real: int, approx_mode: str, sele
     given = inputs(real)
     figure = plot_attention(model, given, layer=0, head=1, **options)
     exact_part, mra_part, difference_part, block_part = parts(figure)
-    # transformers gives weights to padded queries too, which have none here.
-    exact = matrix_of(model, 0, 1, **given) * given["attention_mask"][0, :, None]
-    mra = mra_matrix(model, 1, given, **options)
+    # The picture is of the real tokens.
+    exact = matrix_of(model, 0, 1, **given)[:real, :real]
+    mra = mra_matrix(model, 1, given, **options)[:real, :real]
 
     np.testing.assert_allclose(shown(exact_part), exact.numpy(), atol=1e-6)
     np.testing.assert_allclose(shown(mra_part), mra.numpy(), atol=1e-6)
@@ -78,13 +78,14 @@ def test_matrices_and_blocks(model: nn.Module, real: int, approx_mode: str, sele
     assert (mra - exact).abs().max() > 0.01
 
     # Without the coarse scale, weights are where the chosen blocks are.
-    sparse = mra_matrix(model, 1, given, **{**options, "approx_mode": "sparse"})
-    room = torch.zeros(72, 72)
-    room[:TOKENS, :TOKENS] = sparse
-    chosen = room.unflatten(0, (9, 8)).unflatten(2, (9, 8)).amax((1, 3)) > 0
+    sparse = mra_matrix(model, 1, given, **{**options, "approx_mode": "sparse"})[:real, :real]
+    blocks = -(-real // 8)
+    room = torch.zeros(8 * blocks, 8 * blocks)
+    room[:real, :real] = sparse
+    chosen = room.unflatten(0, (blocks, 8)).unflatten(2, (blocks, 8)).amax((1, 3)) > 0
     np.testing.assert_array_equal(shown(block_part), chosen.numpy())
     held = exact.where(sparse > 0, torch.zeros(())).sum() / exact.sum()
-    title = f"{chosen.sum()} of 81 blocks exact: {held:.0%} of the weight"
+    title = f"{chosen.sum()} of {blocks**2} blocks exact: {held:.0%} of the weight"
     assert block_part.get_title() == title
 
 
