@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from . import exact, reference
-from .checks import check_masks, check_scale, check_tensors, follow_autocast, refuse_forward_mode
+from .checks import (
+    check_masks,
+    check_scale,
+    check_tensors,
+    follow_autocast,
+    outside_autocast,
+    refuse_forward_mode,
+)
 from .implementations import ImplementationName, check_name, select
 from .options import ApproxMode, MRAOptions, MRAOptionValues, Selection, lists_options
 
@@ -121,7 +128,7 @@ def mra_attention(
     implementation = select(impl, query, value, options)
 
     arguments = (query, key, value, key_padding_mask, query_padding_mask)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         # What is recorded is run at other lengths than that of the example, too.
         recorded = _is_recorded()
         exactly = (impl == "auto" or implementation.exact_by_pytorch) and not return_lse
@@ -166,7 +173,7 @@ def mra_attention_weights(
     check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     select("reference", query, key, chosen)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         weights, _ = reference.dense_weights(
             query, key, key_padding_mask, query_padding_mask, chosen, scale
         )

@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .blocks import accumulation_dtype
-from .checks import check_integer, check_masks, check_scale, check_tensors, follow_autocast
+from .checks import (
+    check_integer,
+    check_masks,
+    check_scale,
+    check_tensors,
+    follow_autocast,
+    outside_autocast,
+)
 
 
 def nystrom_attention(
@@ -65,7 +72,7 @@ def nystrom_attention(
     real_queries = _real_queries(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     dtype = query.dtype
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         query, key, value = (
             _prepare(query, query_padding_mask),
             _prepare(key, key_padding_mask),
@@ -123,7 +130,7 @@ def nystrom_attention_weights(
     real_queries = _real_queries(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
     dtype = query.dtype
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         query, key = _prepare(query, query_padding_mask), _prepare(key, key_padding_mask)
         keys = _open(key_padding_mask)
         weights = _softmax(query, key, keys, scale)

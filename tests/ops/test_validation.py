@@ -102,6 +102,16 @@ def test_good_input_passes() -> None:
     assert mra_attention_weights(GOOD["query"], GOOD["key"]).shape == (2, 3, 8, 8)
 
 
+@pytest.mark.parametrize("impl", ["auto", "eager", "reference"])
+@pytest.mark.parametrize("length", [8, 300])
+def test_shapes_on_the_device_meta(impl: str, length: int) -> None:
+    inputs = [x(2, 3, length, 4).to("meta") for _ in range(3)]
+    mask = torch.ones(2, length, dtype=torch.bool, device="meta")
+    out, lse = mra_attention(*inputs, mask, return_lse=True, impl=impl)
+    assert (out.shape, lse.shape) == ((2, 3, length, 4), (2, 3, length))
+    assert mra_attention(*inputs, mask, impl=impl).is_meta
+
+
 def test_amd_gpus_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton, "_INSTALLED", True)
     on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float16, shape=(1, 1, 8, 64), device="cuda")

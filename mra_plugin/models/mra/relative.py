@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mra_plugin.ops import MRAOptions
 from mra_plugin.ops.blocks import accumulation_dtype
+from mra_plugin.ops.checks import outside_autocast
 from mra_plugin.ops.reference import dense_weights
 
 SERVES = frozenset(
@@ -75,7 +76,7 @@ def relative_weights(
         ValueError: an option is set that this attention does not know.
     """
     check_known(options)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         dtype = accumulation_dtype(query.dtype)
         scaled, keys, table = query.to(dtype) * scale, key.to(dtype), distances.to(dtype)
         scores = torch.matmul(scaled, keys.transpose(-1, -2)) + _by_distance(scaled, table)
