@@ -148,8 +148,10 @@ def test_weights_are_the_matrix_that_multiplies_the_values(approx_mode: str) -> 
     torch.testing.assert_close(weights @ value, out)
     sums = weights.sum(-1)
     assert torch.all(((sums - 1).abs() < 1e-12) | (sums == 0))
-    assert torch.all(weights[1, :, 41:] == 0)
     assert torch.all(weights[1, :, :, 41:] == 0)
+    unserved = mra_attention_weights(query, key, mask, mask, **options)
+    torch.testing.assert_close(unserved[1, :, :41], weights[1, :, :41])
+    assert torch.all(unserved[1, :, 41:] == 0)
 
 
 def test_gradcheck() -> None:
