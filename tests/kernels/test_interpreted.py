@@ -159,10 +159,24 @@ def test_whatever_stands_at_padding_reaches_no_real_token() -> None:
             x.masked_fill(~mask[:, None, :, None], filling).requires_grad_()
             for x in random_inputs(2, 2, 90, dtype=torch.float32)
         ]
-        out = mra_attention(*leaves, mask, block_size=16, block_per_row=2, impl="triton")
+        out = mra_attention(*leaves, mask, mask, block_size=16, block_per_row=2, impl="triton")
         cotangent = torch.ones_like(out).masked_fill(~mask[:, None, :, None], filling)
         results.append((out.detach(), *torch.autograd.grad(out, leaves, cotangent)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_not_a_number_in_a_real_token_comes_out(approx_mode: str, which: int) -> None:
+    inputs = random_inputs(1, 1, 50, dtype=torch.float32)
+    inputs[which][:, :, 20] = float("nan")
+    leaves = [x.requires_grad_() for x in inputs]
+    options = {"block_size": 16, "block_per_row": 1, "approx_mode": approx_mode}
+    out = mra_attention(*leaves, **options, impl="triton")
+    out.sum().backward()
+    assert out[:, :, 20].isnan().all()
+    assert which == 0 or out.isnan().all()
+    assert any(leaf.grad.isnan().any() for leaf in leaves)
 
 
 def test_operators_are_well_behaved() -> None:
