@@ -16,7 +16,7 @@ from ..blocks import block_count
 from ..operator_pair import OperatorPair
 from ..problem import Problem, empty_gradients, empty_output
 from ..real_tokens import move, move_back, moved, passes, real_first
-from ..unknown import mark_unknown, spread_unknown
+from ..unknown import in_any, mark_unknown, spread_unknown, value_means
 from . import coarse, fine
 from .as_blocks import Sink, as_blocks, as_rows
 from .part import Part, cut
@@ -112,7 +112,7 @@ def _attend(problem: Problem, out: Tensor, lse: Tensor, chosen: Tensor | None) -
         if not problem.is_full:
             rows[where] = part.plan.scores.isnan().any(-1)
     if not problem.is_full:
-        mark_unknown(problem, rows, out, lse)
+        mark_unknown(problem, rows | in_any(value_means(problem)), out, lse)
 
 
 def _attend_part(problem: Problem, part: Part, out: Tensor, lse: Tensor) -> None:
@@ -191,7 +191,7 @@ def _differentiate(
         lse = results.lse
         if problem.query_padding_mask is not None:
             lse = lse.masked_fill(~problem.query_padding_mask[:, None], 0)
-        spread_unknown(lse, grads)
+        spread_unknown(lse, *grads)
 
 
 def _whole(part: Part, results: _Results) -> Whole:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..problem import Problem, empty_gradients, empty_output
 from ..real_tokens import move, move_back, moved, passes, real_first
-from ..unknown import mark_unknown, spread_unknown
+from ..unknown import in_any, mark_unknown, spread_unknown, value_means
 from .choosing import choose
 from .coarse import attend_coarsely, shares
 from .fine_backward import launch_key_value_gradients, launch_query_gradient, launch_sums
@@ -44,10 +44,14 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
 def _attend(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     out, lse = empty_output(problem.query, problem.value)
     kept, coarse_out = _plan(problem)
+    values = value_means(problem) if coarse_out is None else kept.value
+    rows = kept.query.isnan().any(-1) | in_any(kept.key) | in_any(values)
+    if coarse_out is not None:
+        # Whatever it is added to, with a weight that it has, is no number either.
+        coarse_out.masked_fill_(rows[..., None], float("nan"))
+        kept.coarse_lse.masked_fill_(rows, 0.0)
     launch_forward(problem, kept.chosen, coarse_out, kept.coarse_lse, out, lse)
-    if not problem.is_full:
-        keys = kept.key.isnan().flatten(2).any(-1)[..., None]
-        mark_unknown(problem, kept.query.isnan().any(-1) | keys, out, lse)
+    mark_unknown(problem, rows, *((out, lse) if coarse_out is None else (lse,)))
     return out, lse, kept
 
 
@@ -109,12 +113,13 @@ def _differentiate(
     delta, *pulled = launch_sums(problem, coarse_lse, out, lse, grad_out, grad_lse)
     share: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
     if problem.is_full:
-        share = shares(problem, kept.means, chosen, coarse_lse, *pulled)
+        share = found = shares(problem, kept.means, chosen, coarse_lse, *pulled)
+        spread_unknown(lse, *found)
     known = (problem, chosen, lse, delta, grad_out)
     launch_query_gradient(*known, share[0], grads[0])
     launch_key_value_gradients(*known, share[1:], grads[1:])
     if not problem.is_full:
-        spread_unknown(lse, grads)
+        spread_unknown(lse, *grads)
     return grads
 
 
