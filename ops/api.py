@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, Unpack, overload
 
 import torch
@@ -125,7 +126,7 @@ def mra_attention(
     check_tensors(query=query, key=key, value=value)
     check_masks(query, key, key_padding_mask, query_padding_mask)
     scale = check_scale(scale, query.shape[-1])
-    implementation = select(impl, query, value, options)
+    implementation = select(_for_onnx(impl), query, value, options)
 
     arguments = (query, key, value, key_padding_mask, query_padding_mask)
     with outside_autocast(query):
@@ -139,6 +140,23 @@ def mra_attention(
             refuse_forward_mode(implementation.name, query=query, key=key, value=value)
         out, lse = implementation.attend(*arguments, options, scale)
     return (out, lse) if return_lse else out
+
+
+def _for_onnx(impl: ImplementationName) -> ImplementationName:
+    """The implementation that an ONNX file is made of: ONNX has no operators of ours."""
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if compiled or impl == "reference" or not torch.onnx.is_in_onnx_export():
+        return impl
+    if impl != "auto":
+        raise NotImplementedError(
+            f"impl={impl!r} can't be exported to ONNX, which has no operators of ours; "
+            'impl="reference" can, and "auto" takes it'
+        )
+    warnings.warn(
+        "in ONNX files MRA attention is dense: its memory and time are quadratic in length",
+        stacklevel=3,
+    )
+    return "reference"
 
 
 def _is_recorded() -> bool:

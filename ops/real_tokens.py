@@ -49,7 +49,15 @@ def real_first(problem: Problem, *, look: bool = False) -> Orders:
 def _real_first(mask: Tensor | None, look: bool) -> Tensor | None:
     if mask is None or (look and not bool((mask[:, 1:] & ~mask[:, :-1]).any())):
         return None
-    return torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)
+    real = mask.sum(-1, keepdim=True)
+    rank = torch.where(mask, mask.cumsum(-1), real + (~mask).cumsum(-1)) - 1
+    return _inverse(rank)
+
+
+def _inverse(order: Tensor) -> Tensor:
+    """The order that undoes an order [B, N]."""
+    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    return torch.zeros_like(order).scatter(-1, order, places)
 
 
 def moved(problem: Problem, orders: Orders) -> Problem:
@@ -84,7 +92,7 @@ def move(x: Tensor, order: Tensor | None) -> Tensor:
 
 def move_back(x: Tensor, order: Tensor | None) -> Tensor:
     """Undoes `move`."""
-    return x if order is None else move(x, order.argsort(-1))
+    return x if order is None else move(x, _inverse(order))
 
 
 def passes(problem: Problem) -> list[Problem]:
