@@ -18,7 +18,7 @@ from .checks import (
     refuse_forward_mode,
 )
 from .implementations import ImplementationName, check_name, select
-from .options import ApproxMode, MRAOptions, MRAOptionValues, Selection, lists_options
+from .options import ApproxMode, BlockScore, MRAOptions, MRAOptionValues, Selection, lists_options
 
 
 @overload
@@ -65,6 +65,10 @@ def mra_attention(
     initial_prior_first_n_blocks: int = 0,
     initial_prior_diagonal_n_blocks: int = 0,
     selection: Selection = "global",
+    coarse_key_size: int | None = None,
+    salient_keys: int = 0,
+    block_score: BlockScore = "mean",
+    exact_up_to: int = 0,
     scale: float | None = None,
     return_lse: bool = False,
     impl: ImplementationName = "auto",
@@ -72,7 +76,8 @@ def mra_attention(
     """Bidirectional attention, exact in the blocks that matter and averaged everywhere else.
 
     Multi Resolution Analysis for Approximate Self-Attention (arXiv 2207.10284), section 4: MRA-2
-    and MRA-2-s. Cost and memory grow about linearly with length.
+    and MRA-2-s. Cost and memory grow about linearly with length. Finer cells, salient keys and
+    choice by mass are this package's additions; the defaults are the paper's.
 
     Under autocast the inputs are cast to its type first, as PyTorch's own attention does.
 
@@ -94,6 +99,13 @@ def mra_attention(
         initial_prior_first_n_blocks: choose the first n block rows and columns before others.
         initial_prior_diagonal_n_blocks: choose pairs with ``|x - y| <= n // 2`` before others.
         selection: ``"global"``, the best pairs of the whole matrix, or ``"per_row"``.
+        coarse_key_size: keys per cell that what was not chosen is averaged over, a power of two up
+            to ``block_size``; None is ``block_size``.
+        salient_keys: keys that every query of a head sees exactly: those with the greatest share of
+            the attention of 64 query blocks' means.
+        block_score: ``"mean"`` chooses blocks by the score of their means, ``"mass"`` by the share
+            of the row that their cells are estimated to have.
+        exact_up_to: a sequence of at most so many real keys gets exact attention.
         scale: factor of the scores, 1/sqrt(D) by default.
         return_lse: also return each query's log-sum-exp.
         impl: ``"reference"`` (dense, quadratic memory, the oracle), ``"eager"`` (PyTorch, any
@@ -120,6 +132,10 @@ def mra_attention(
         initial_prior_first_n_blocks=initial_prior_first_n_blocks,
         initial_prior_diagonal_n_blocks=initial_prior_diagonal_n_blocks,
         selection=selection,
+        coarse_key_size=coarse_key_size,
+        salient_keys=salient_keys,
+        block_score=block_score,
+        exact_up_to=exact_up_to,
     )
     check_name(impl)
     query, key, value = follow_autocast(query, key, value)

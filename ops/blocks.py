@@ -22,7 +22,10 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def count_tokens(
     padding_mask: Tensor | None, batch: int, length: int, block_size: int, device: torch.device
 ) -> Tensor:
-    """Real tokens of each block: int64 [B, Y] from a bool mask [B, N] (or none)."""
+    """Tokens of each block that count: int64 [..., Y] from a bool mask [..., N].
+
+    Without a mask all count, and the result is [B, Y].
+    """
     blocks = block_count(length, block_size)
     if padding_mask is None:
         starts = torch.arange(0, blocks * block_size, block_size, device=device)
@@ -33,12 +36,12 @@ def count_tokens(
 
 
 def pool(x: Tensor, padding_mask: Tensor | None, counts: Tensor, block_size: int) -> Tensor:
-    """Mean of each block's real tokens, 0 where there are none.
+    """Mean of each block's tokens that count, 0 where there are none.
 
     Args:
         x: [B, H, N, D].
-        padding_mask: bool [B, N], True = a real token; None = all real.
-        counts: real tokens per block, [B, Y].
+        padding_mask: bool [B, N] or [B, H, N], True = a token that counts; None = all do.
+        counts: how many do in each block, [B, Y] or [B, 1 or H, Y].
         block_size: b.
 
     Returns:
@@ -48,8 +51,13 @@ def pool(x: Tensor, padding_mask: Tensor | None, counts: Tensor, block_size: int
     blocks = counts.shape[-1]
     tail = blocks * block_size - x.shape[-2]
     if padding_mask is not None:
-        x = x.masked_fill(~padding_mask[:, None, :, None], 0)
+        x = x.masked_fill(~by_head(padding_mask)[..., None], 0)
     if tail:
         x = torch.nn.functional.pad(x, (0, 0, 0, tail))
     sums = torch.unflatten(x, -2, (blocks, block_size)).sum(-2, dtype=dtype)
-    return sums / counts.clamp(min=1)[:, None, :, None]
+    return sums / by_head(counts).clamp(min=1)[..., None]
+
+
+def by_head(x: Tensor) -> Tensor:
+    """[B, N], the same for all heads, as [B, 1, N]; [B, H, N] stays."""
+    return x[:, None] if x.dim() == 2 else x

@@ -1,4 +1,4 @@
-"""What MRA attention is when its budget covers everything: exact attention."""
+"""What MRA attention is when nothing is left to approximate: exact attention."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ SERVES = frozenset(
         "initial_prior_first_n_blocks",
         "initial_prior_diagonal_n_blocks",
         "selection",
+        "coarse_key_size",
+        "salient_keys",
+        "block_score",
+        "exact_up_to",
     }
 )
 
 
 def covers_everything(query: Tensor, key: Tensor, options: MRAOptions) -> bool:
-    """Whether the budget is enough for every pair of blocks, so that nothing is approximated.
+    """Whether every pair of tokens is exact, whatever is chosen, so that nothing is approximated.
 
     Options that this file does not know may change what is exact: then it is not.
     """
     if options.unknown_to(SERVES):
         return False
+    if 0 < key.shape[-2] <= max(options.exact_up_to, options.salient_keys):
+        return True
     blocks_x = block_count(query.shape[-2], options.block_size)
     blocks_y = block_count(key.shape[-2], options.block_size)
     if options.num_blocks is not None:

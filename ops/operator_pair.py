@@ -59,7 +59,7 @@ class OperatorPair(Generic[Kept]):
         forward: Callable[[Problem], tuple[Tensor, Tensor, Kept]],
         backward: Callable[[Problem, Tensor, Tensor, Kept, Tensor, Tensor | None], Gradients],
         kept: type[Kept],
-        empty_kept: Callable[[Tensor, Tensor, Tensor, int], Kept],
+        empty_kept: Callable[[Tensor, Tensor, Tensor, MRAOptions], Kept],
     ) -> None:
         """Registers both operators, with what tracing has to know of them.
 
@@ -68,7 +68,7 @@ class OperatorPair(Generic[Kept]):
             forward: returns output, log-sum-exp, and what its backward needs besides.
             backward: takes these three and the gradients of the first two.
             kept: the NamedTuple of tensors that the forward returns for its backward.
-            empty_kept: gives, from query, key, value and block size, empty tensors like those.
+            empty_kept: gives, from query, key, value and options, empty tensors like those.
         """
         results = 2 + len(kept.__annotations__)
 
@@ -85,8 +85,8 @@ class OperatorPair(Generic[Kept]):
                 return backward(problem, out, lse, kept(*own), grad_out, grad_lse)
 
         def fake_forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
-            block_size = rest[2 + _OPTIONS.index("block_size")]
-            return *empty_output(query, value), *empty_kept(query, key, value, block_size)
+            options = _problem((query, key, value, *rest)).options
+            return *empty_output(query, value), *empty_kept(query, key, value, options)
 
         def fake_backward(_grad_out: Tensor, _grad_lse: Any, *rest: Any) -> Gradients:
             return empty_gradients(*rest[results : results + 3])

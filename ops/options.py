@@ -11,6 +11,7 @@ from .checks import check_integer
 
 ApproxMode = Literal["full", "sparse"]
 Selection = Literal["global", "per_row"]
+BlockScore = Literal["mean", "mass"]
 
 _BLOCK_SIZES = (8, 16, 32, 64, 128)
 
@@ -30,6 +31,12 @@ class MRAOptions:
         initial_prior_first_n_blocks: the first n block rows and block columns come first.
         initial_prior_diagonal_n_blocks: block pairs with ``|x - y| <= n // 2`` come first.
         selection: ``"global"`` (the paper's) or ``"per_row"``.
+        coarse_key_size: keys per cell that what was not chosen is averaged over, a power of two
+            up to ``block_size``; None is ``block_size`` (the paper's).
+        salient_keys: keys of each head that every query sees exactly, those of most importance.
+        block_score: what blocks are chosen by: ``"mean"``, the score of their means (the paper's),
+            or ``"mass"``, the share of the row that their cells are estimated to have.
+        exact_up_to: a sequence of at most so many real keys gets exact attention.
 
     Raises:
         TypeError: a size is no integer.
@@ -43,6 +50,10 @@ class MRAOptions:
     initial_prior_first_n_blocks: int = 0
     initial_prior_diagonal_n_blocks: int = 0
     selection: Selection = "global"
+    coarse_key_size: int | None = None
+    salient_keys: int = 0
+    block_score: BlockScore = "mean"
+    exact_up_to: int = 0
 
     def __post_init__(self) -> None:
         check_integer("block_size", self.block_size)
@@ -59,11 +70,26 @@ class MRAOptions:
         )
         _check_member("approx_mode", self.approx_mode, ("full", "sparse"))
         _check_member("selection", self.selection, ("global", "per_row"))
+        _check_member("block_score", self.block_score, ("mean", "mass"))
+        check_integer("salient_keys", self.salient_keys, least=0)
+        check_integer("exact_up_to", self.exact_up_to, least=0)
+        if self.coarse_key_size is not None:
+            check_integer("coarse_key_size", self.coarse_key_size, least=1)
+            if self.block_size % self.coarse_key_size:
+                raise ValueError(
+                    "coarse_key_size must be a power of two up to "
+                    f"block_size={self.block_size}, got {self.coarse_key_size}"
+                )
         if self.num_blocks is not None and self.selection == "per_row":
             raise ValueError(
                 f"num_blocks={self.num_blocks} is a budget for the whole matrix and needs "
                 'selection="global"; with selection="per_row" use block_per_row'
             )
+
+    @property
+    def cell_size(self) -> int:
+        """Keys per coarse cell."""
+        return self.coarse_key_size or self.block_size
 
     @classmethod
     def given_to(cls, caller: str, options: Mapping[str, Any]) -> MRAOptions:
@@ -101,6 +127,10 @@ class MRAOptionValues(TypedDict, total=False):
     initial_prior_first_n_blocks: int
     initial_prior_diagonal_n_blocks: int
     selection: Selection
+    coarse_key_size: int | None
+    salient_keys: int
+    block_score: BlockScore
+    exact_up_to: int
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

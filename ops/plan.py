@@ -1,7 +1,7 @@
-"""Which blocks are exact: pool, score, choose.
+"""Which keys are exact for which queries: pool, find salient keys, score, choose.
 
 Shared by all that works with blocks, so that all of it means the same ones.
-Shapes: B batch, H heads, X query blocks, Y key blocks, D channels.
+Shapes: B batch, H heads, X query blocks, Y key blocks, Z cells of keys, D channels, g salient keys.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import count_tokens, pool
+from .blocks import by_head, count_tokens, pool
 from .options import MRAOptions
 
 # Added in float64 for every prior that a pair falls under: beyond any difference of scores, and
 # small enough that the scores keep seven digits behind it.
 _PRIOR = 1e9
 
+# Query blocks whose means say which keys are salient.
+_PROBES = 64
+
 
 class Means(NamedTuple):
-    """Means of the real tokens of each block, and how many these are.
+    """Means of queries by block and of keys by cell, and how many tokens each was made of.
+
+    Padding takes no part, nor do salient keys.
 
     Attributes:
         query: [B, H, X, D], in the accumulation type.
-        key: [B, H, Y, D], likewise.
+        key: [B, H, Z, D], likewise.
         query_counts: [B, X].
-        key_counts: [B, Y].
+        key_counts: [B, 1 or H, Z]; salient keys differ from head to head.
     """
 
     query: Tensor
@@ -37,17 +42,19 @@ class Means(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a call does with its pairs of blocks.
+    """What a call does with its queries and keys.
 
     Attributes:
-        means: of its blocks.
-        scores: coarse scores ŝ, [B, H, X, Y].
-        chosen: the pairs that are exact, bool [B, H, X, Y].
+        means: of its blocks and cells.
+        scores: coarse scores ŝ, [B, H, X, Z].
+        chosen: the pairs of blocks that are exact, bool [B, H, X, Y].
+        salient: the keys that every query sees exactly, int64 [B, H, g]; -1 is none.
     """
 
     means: Means
     scores: Tensor
     chosen: Tensor
+    salient: Tensor
 
 
 def plan_blocks(
@@ -60,52 +67,184 @@ def plan_blocks(
     *,
     score: Callable[[Means], Tensor] | None = None,
     chosen: Tensor | None = None,
+    salient: Tensor | None = None,
 ) -> Plan:
-    """Pools queries and keys, scores the pairs of blocks, and chooses among them.
+    """Pools queries and keys, finds salient keys, scores the pairs of blocks, and chooses.
 
-    Means and scores have gradients, the choice has none.
+    Means and scores have gradients, choices have none.
 
     Args:
-        query: [B, H, Nq, D].
+        query: [B, H, Nq, D]; those that are served come first.
         key: [B, H, Nk, D].
         key_padding_mask: bool [B, Nk], True = a real token; None = all real.
         query_padding_mask: bool [B, Nq], likewise.
-        options: block size, budget, selection, priors.
+        options: block and cell size, budget, salient keys, block score, selection, priors.
         scale: factor of the scores.
-        score: gives the coarse scores [B, H, X, Y] where they are not those of the means.
+        score: gives the coarse scores [B, H, X, Z] where they are not those of the means.
         chosen: pairs that were chosen before, bool [B, H, X, Y], as in a backward.
+        salient: keys that were found before, int64 [B, H, g].
     """
     batch, size, device = query.shape[0], options.block_size, query.device
     query_counts = count_tokens(query_padding_mask, batch, query.shape[-2], size, device)
-    key_counts = count_tokens(key_padding_mask, batch, key.shape[-2], size, device)
-    means = Means(
-        pool(query, query_padding_mask, query_counts, size),
-        pool(key, key_padding_mask, key_counts, size),
-        query_counts,
-        key_counts,
-    )
+    query_means = pool(query, query_padding_mask, query_counts, size)
+    if salient is None:
+        salient = find_salient(query_means, query_counts, key, key_padding_mask, options, scale)
+    averaged = averaged_keys(key_padding_mask, salient, key)
+    cell = options.cell_size
+    key_counts = by_head(count_tokens(averaged, batch, key.shape[-2], cell, device))
+    means = Means(query_means, pool(key, averaged, key_counts, cell), query_counts, key_counts)
     scores = coarse_scores(means, scale) if score is None else score(means)
     if chosen is None:
-        chosen = choose_blocks(scores, visible_pairs(query_counts, key_counts), options)
-    return Plan(means, scores, chosen)
+        visible = visible_pairs(query_counts, by_block(key_counts, options).sum(-1))
+        chosen = choose_blocks(block_scores(scores, means, options), visible, options)
+        if options.exact_up_to:
+            chosen = chosen | (visible & is_short(key_padding_mask, key, options))
+    return Plan(means, scores, chosen, salient)
+
+
+@torch.no_grad()
+def find_salient(
+    query_means: Tensor,
+    query_counts: Tensor,
+    key: Tensor,
+    key_padding_mask: Tensor | None,
+    options: MRAOptions,
+    scale: float,
+) -> Tensor:
+    """The keys that take the greatest share of the attention of some query blocks' means.
+
+    These are all query blocks, or 64 spread evenly if there are more. The shares are added up;
+    among equals the lowest index comes first.
+
+    Args:
+        query_means: [B, H, X, D]; those of blocks that are served come first.
+        query_counts: [B, X].
+        key: [B, H, Nk, D].
+        key_padding_mask: bool [B, Nk] or None.
+        options: how many.
+        scale: factor of the scores.
+
+    Returns:
+        int64 [B, H, g] in rising order; -1 in front where there are fewer real keys.
+    """
+    batch, heads, _, channels = query_means.shape
+    asked, length = options.salient_keys, key.shape[-2]
+    if not asked or not query_means.numel() or not length:
+        return torch.full((batch, heads, asked), -1, dtype=torch.int64, device=key.device)
+    rows = (query_counts > 0).sum(-1, keepdim=True)  # [B, 1]
+    probe = torch.arange(min(_PROBES, query_means.shape[-2]), device=key.device)  # [P]
+    block = torch.where(rows > _PROBES, (2 * probe + 1) * rows // (2 * _PROBES), probe)  # [B, P]
+    block = block.clamp(max=query_means.shape[-2] - 1)
+    index = block[:, None, :, None].expand(batch, heads, -1, channels)
+    probes = query_means.gather(2, index)  # [B, H, P, D]
+    scores = torch.matmul(probes * scale, key.to(probes.dtype).transpose(-1, -2))  # [B, H, P, Nk]
+    if key_padding_mask is not None:
+        scores.masked_fill_(~key_padding_mask[:, None, None, :], float("-inf"))
+    shares = torch.softmax(scores, -1)
+    counted = (probe < rows)[:, None, :, None]
+    importance = shares.masked_fill_(~counted, 0).sum(-2, keepdim=True)  # [B, H, 1, Nk]
+    # What is no number is no more important than others, nor is padding anything.
+    importance.masked_fill_(importance.isnan(), float("-inf"))
+    if key_padding_mask is not None:
+        importance.masked_fill_(~key_padding_mask[:, None, None, :], float("-inf"))
+    marks = _top(importance, min(asked, length)).squeeze(-2)
+    places = torch.arange(length, device=key.device)
+    found = torch.where(marks, places, -1).topk(min(asked, length), -1).values.flip(-1)
+    return torch.nn.functional.pad(found, (asked - found.shape[-1], 0), value=-1)
+
+
+def averaged_keys(key_padding_mask: Tensor | None, salient: Tensor, key: Tensor) -> Tensor | None:
+    """The real keys that are not salient, bool [B, Nk] or [B, H, Nk]; None means all.
+
+    Args:
+        key_padding_mask: bool [B, Nk] or None.
+        salient: int64 [B, H, g].
+        key: [B, H, Nk, D].
+    """
+    if not salient.shape[-1]:
+        return key_padding_mask
+    others = ~salient_marks(salient, key.shape[-2])
+    return others if key_padding_mask is None else others & key_padding_mask[:, None]
+
+
+def pool_values(
+    value: Tensor, key_padding_mask: Tensor | None, plan: Plan, options: MRAOptions
+) -> Tensor:
+    """Means of the values of each cell, [B, H, Z, Dv]; padding and salient keys take no part."""
+    averaged = averaged_keys(key_padding_mask, plan.salient, value)
+    return pool(value, averaged, plan.means.key_counts, options.cell_size)
+
+
+def salient_marks(salient: Tensor, length: int) -> Tensor:
+    """Salient keys, int64 [B, H, g], as bool [B, H, Nk]."""
+    # What is none goes to a place of its own.
+    marks = torch.zeros(*salient.shape[:2], length + 1, dtype=torch.bool, device=salient.device)
+    return marks.scatter(-1, salient + 1, True)[..., 1:]
+
+
+def is_short(key_padding_mask: Tensor | None, key: Tensor, options: MRAOptions) -> Tensor:
+    """Which sequences have so few real keys that all of them are exact, bool [B, 1, 1, 1]."""
+    if key_padding_mask is None:
+        real = torch.full((key.shape[0],), key.shape[-2], device=key.device)
+    else:
+        real = key_padding_mask.sum(-1)
+    return (real <= options.exact_up_to)[:, None, None, None]
 
 
 def coarse_scores(means: Means, scale: float) -> Tensor:
-    """ŝ_xy = scale · q̂_x · k̂_y, [B, H, X, Y]."""
+    """ŝ_xz = scale · q̂_x · k̂_z, [B, H, X, Z]."""
     return torch.matmul(means.query * scale, means.key.transpose(-1, -2))
 
 
-def visible_pairs(query_counts: Tensor, key_counts: Tensor) -> Tensor:
-    """Which blocks may see each other at all: those that hold a real token.
+def by_block(x: Tensor, options: MRAOptions) -> Tensor:
+    """Cells [..., Z] as those of each block, [..., Y, cells per block], with zeros behind."""
+    cells = options.block_size // options.cell_size
+    if tail := -x.shape[-1] % cells:
+        x = torch.nn.functional.pad(x, (0, tail))
+    return torch.unflatten(x, -1, (x.shape[-1] // cells, cells))
+
+
+@torch.no_grad()
+def block_scores(scores: Tensor, means: Means, options: MRAOptions) -> Tensor:
+    """What blocks are chosen by, [B, H, X, Y].
+
+    ``"mean"``: what the mean of a block's keys scores. ``"mass"``: the logarithm of the share of
+    the row that its cells are estimated to have, Σ_{z∈y} n_z e^{ŝ_xz} over Σ_z n_z e^{ŝ_xz}.
 
     Args:
-        query_counts: real tokens per query block, [B, X].
-        key_counts: real tokens per key block, [B, Y].
+        scores: coarse scores ŝ, [B, H, X, Z].
+        means: of blocks and cells.
+        options: block and cell size, block score.
+    """
+    counts = means.key_counts[..., None, :]  # [B, 1 or H, 1, Z]
+    if options.block_score == "mass":
+        mass = scores + counts.to(scores.dtype).log()
+        blocks = _padded_cells(mass, options).logsumexp(-1)
+        return blocks - blocks.logsumexp(-1, keepdim=True)
+    if options.cell_size == options.block_size:
+        return scores
+    sums = by_block(scores * counts, options).sum(-1)
+    return sums / by_block(counts, options).sum(-1).clamp(min=1)
+
+
+def _padded_cells(mass: Tensor, options: MRAOptions) -> Tensor:
+    """`by_block` for logarithms: nothing behind is -inf."""
+    cells = options.block_size // options.cell_size
+    mass = torch.nn.functional.pad(mass, (0, -mass.shape[-1] % cells), value=float("-inf"))
+    return torch.unflatten(mass, -1, (mass.shape[-1] // cells, cells))
+
+
+def visible_pairs(query_counts: Tensor, key_counts: Tensor) -> Tensor:
+    """Which blocks may see each other at all: those that hold a token.
+
+    Args:
+        query_counts: tokens per query block, [B, X].
+        key_counts: tokens per key block that are not salient, [B, 1 or H, Y].
 
     Returns:
-        bool [B, 1, X, Y].
+        bool [B, 1 or H, X, Y].
     """
-    return ((query_counts > 0)[:, :, None] & (key_counts > 0)[:, None, :])[:, None]
+    return (query_counts > 0)[:, None, :, None] & (key_counts > 0)[:, :, None, :]
 
 
 @torch.no_grad()
@@ -116,8 +255,8 @@ def choose_blocks(scores: Tensor, visible: Tensor, options: MRAOptions) -> Tenso
     index, so the choice is deterministic.
 
     Args:
-        scores: coarse scores ŝ, [B, H, X, Y].
-        visible: pairs that there are to choose from, bool [B, 1, X, Y].
+        scores: what blocks are chosen by, [B, H, X, Y].
+        visible: pairs that there are to choose from, bool [B, 1 or H, X, Y].
         options: budget, selection and priors.
 
     Returns:
@@ -127,8 +266,9 @@ def choose_blocks(scores: Tensor, visible: Tensor, options: MRAOptions) -> Tenso
     if scores.numel() == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     keys = scores.masked_fill(~visible, float("-inf"))
-    # Rows are compared by how far each pair falls behind its row's best one.
-    keys.sub_(keys.amax(-1, keepdim=True))
+    if options.block_score == "mean":
+        # Rows are compared by how far each pair falls behind its row's best one.
+        keys.sub_(keys.amax(-1, keepdim=True))
     keys = _add_priors(keys, options)
     # Rows that see nothing are -inf - -inf = nan now; nor is anything chosen by a score that is no
     # number, or it would take the budget of others.
@@ -138,7 +278,7 @@ def choose_blocks(scores: Tensor, visible: Tensor, options: MRAOptions) -> Tenso
     if options.num_blocks is not None:
         return _top(keys, min(options.num_blocks, blocks_x * blocks_y))
     most = min(options.block_per_row * blocks_x, blocks_x * blocks_y)
-    rows = visible.any(-1).sum(-1)  # [B, 1]
+    rows = visible.any(-1).sum(-1)  # [B, 1 or H]
     return _top(keys, most, (options.block_per_row * rows).clamp(max=most)[..., None])
 
 

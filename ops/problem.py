@@ -23,6 +23,20 @@ class Problem:
     options: MRAOptions
     scale: float
 
+    def rows(self, index: Tensor) -> Problem:
+        """Some sequences of the batch."""
+        query, key, value, *masks = (
+            None if x is None else x[index]
+            for x in (
+                self.query,
+                self.key,
+                self.value,
+                self.key_padding_mask,
+                self.query_padding_mask,
+            )
+        )
+        return Problem(query, key, value, *masks, self.options, self.scale)  # type: ignore[arg-type]
+
     @property
     def is_full(self) -> bool:
         """Whether what is not chosen is averaged, not dropped."""

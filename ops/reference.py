@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .blocks import accumulation_dtype
 from .options import MRAOptions
-from .plan import Means, plan_blocks
+from .plan import Means, plan_blocks, salient_marks
 from .problem import Problem
 from .real_tokens import move, move_back, moved, passes, real_first
 from .softmax import softmax_and_lse
@@ -26,6 +26,10 @@ SERVES = frozenset(
         "initial_prior_first_n_blocks",
         "initial_prior_diagonal_n_blocks",
         "selection",
+        "coarse_key_size",
+        "salient_keys",
+        "block_score",
+        "exact_up_to",
     }
 )
 
@@ -47,7 +51,7 @@ def attend(
         value: [B, H, Nk, Dv].
         key_padding_mask: bool [B, Nk] or None.
         query_padding_mask: bool [B, Nq] or None.
-        options: block size, budget, mode, priors, selection.
+        options: of the call.
         scale: factor of the scores.
 
     Returns:
@@ -72,15 +76,16 @@ def dense_weights(
 ) -> tuple[Tensor, Tensor]:
     """The matrix [B, H, Nq, Nk] that MRA multiplies the values with, and its log-sum-exp.
 
-    A pair of tokens scores q·k where its pair of blocks was chosen; elsewhere it scores what the
-    means of its two blocks score ("full") or nothing ("sparse").
+    A pair of tokens scores q·k where its pair of blocks was chosen or the key is salient; elsewhere
+    it scores what the means of the query's block and the key's cell score ("full") or nothing
+    ("sparse").
 
     Args:
         query: [B, H, Nq, D].
         key: [B, H, Nk, D].
         key_padding_mask: bool [B, Nk] or None.
         query_padding_mask: bool [B, Nq] or None.
-        options: block size, budget, mode, priors, selection.
+        options: of the call.
         scale: factor of the scores.
         token_scores: [B, H, Nq, Nk], what pairs of tokens score where that is more than q·k; a
             pair of blocks then scores their mean.
@@ -94,8 +99,10 @@ def dense_weights(
         token_scores = move(token_scores, orders.query).transpose(-1, -2)
         token_scores = move(token_scores, orders.key).transpose(-1, -2)
     scores = torch.full((), float("-inf"), dtype=dtype, device=query.device)
+    salient = None
     for one in passes(moved(call, orders)):
-        own, served = _scores(one, token_scores), one.query_padding_mask
+        own, salient = _scores(one, token_scores, salient)
+        served = one.query_padding_mask
         scores = own if served is None else torch.where(served[:, None, :, None], own, scores)
     weights, lse = softmax_and_lse(scores)
     weights = move_back(weights, orders.query)
@@ -103,8 +110,14 @@ def dense_weights(
     return weights, move_back(lse, orders.query)
 
 
-def _scores(call: Problem, token_scores: Tensor | None) -> Tensor:
-    """What each query scores with each key, [B, H, Nq, Nk]; -inf where it does not see it."""
+def _scores(
+    call: Problem, token_scores: Tensor | None, salient: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What each query scores with each key, [B, H, Nq, Nk]; -inf where it does not see it.
+
+    Salient keys, [B, H, g], are those of the real queries: found here if these are the first, and
+    returned beside the scores.
+    """
     query, key, size = call.query, call.key, call.options.block_size
     key_mask, query_mask = call.key_padding_mask, call.query_padding_mask
     # Whatever stands at padding, nan included.
@@ -118,23 +131,25 @@ def _scores(call: Problem, token_scores: Tensor | None) -> Tensor:
     else:
         fine = token_scores
         score = partial(_pair_means, token_scores, call)
-    _, coarse, chosen = plan_blocks(
-        query, key, key_mask, query_mask, call.options, call.scale, score=score
+    _, coarse, chosen, salient = plan_blocks(
+        query, key, key_mask, query_mask, call.options, call.scale, score=score, salient=salient
     )
 
     query_block = torch.arange(query.shape[-2], device=query.device)[:, None] // size  # [Nq, 1]
-    key_block = torch.arange(key.shape[-2], device=query.device)[None, :] // size  # [1, Nk]
-    is_fine = chosen[:, :, query_block, key_block]
+    keys = torch.arange(key.shape[-2], device=query.device)[None, :]  # [1, Nk]
+    is_fine = chosen[:, :, query_block, keys // size]
+    is_fine = is_fine | salient_marks(salient, key.shape[-2])[..., None, :]
     if call.is_full:
-        scores = torch.where(is_fine, fine, coarse[:, :, query_block, key_block])
+        cell = keys // call.options.cell_size
+        scores = torch.where(is_fine, fine, coarse[:, :, query_block, cell])
     else:
         scores = fine.masked_fill(~is_fine, float("-inf"))
         # Nothing is chosen by what is no number: the row must not pass for an empty one.
         unknown = coarse.isnan().any(-1, keepdim=True)
         scores = scores.masked_fill(unknown[:, :, query_block[:, 0]], float("nan"))
-    if key_mask is None:
-        return scores
-    return scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
+    if key_mask is not None:
+        scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
+    return scores, salient
 
 
 def _pair_means(token_scores: Tensor, call: Problem, means: Means) -> Tensor:
@@ -151,5 +166,5 @@ def _pair_means(token_scores: Tensor, call: Problem, means: Means) -> Tensor:
     filled = torch.nn.functional.pad(token_scores, (0, tails[0], 0, tails[1]))
     columns = torch.unflatten(filled, -1, (call.blocks_y, size)).sum(-1)
     sums = torch.unflatten(columns, -2, (call.blocks_x, size)).sum(-2)
-    pairs = means.query_counts[:, None, :, None] * means.key_counts[:, None, None, :]
+    pairs = means.query_counts[:, None, :, None] * means.key_counts[:, :, None, :]
     return sums / pairs.clamp(min=1)

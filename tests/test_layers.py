@@ -52,7 +52,7 @@ OWNERS = {
 ATTENTIONS = {"reference", "exact", "eager", "triton", "nystrom", "local_attention"}
 FACE = {"__init__", "api", "implementations"}
 SHARED = {
-    *("options", "checks", "problem", "blocks", "parts", "plan", "softmax"),
+    *("options", "presets", "checks", "problem", "blocks", "parts", "plan", "softmax"),
     *("operator_pair", "real_tokens", "unknown"),
 }
 

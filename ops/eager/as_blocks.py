@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..blocks import block_count
+from ..blocks import block_count, by_head
 from .part import Part
 
 
@@ -30,6 +30,14 @@ def as_rows(x: Tensor, part: Part, fill: float) -> Tensor:
     return x.reshape(x.shape[0] * x.shape[1] * blocks, size)
 
 
+def real_queries(part: Part) -> Tensor:
+    """The queries [B', H', Nq, D], with 0 for those that take no part."""
+    if part.query_padding_mask is None:
+        return part.query
+    # Whatever stands at padding: 0 times nan would be nan.
+    return part.query.masked_fill(~part.query_padding_mask[:, None, :, None], 0)
+
+
 class Sink:
     """Blocks [G·Y, b, W] to be filled: the result's own memory where its shape allows that."""
 
@@ -49,26 +57,36 @@ class Sink:
         self._empty = False
         return self.blocks.zero_()
 
-    def cover(self, rows: Tensor, counts: Tensor, padding_mask: Tensor | None) -> None:
-        """Hands each block's row to its real tokens in equal parts, and 0 to all others.
+    def cover(self, rows: Tensor, size: int, counts: Tensor, counted: Tensor | None) -> None:
+        """Hands each row to the tokens that it is the mean of in equal parts, and 0 to all others.
 
         Args:
-            rows: [B', H', Y, D].
-            counts: real tokens per block, [B', Y].
-            padding_mask: bool [B', N] or None.
+            rows: [B', H', Z, D], of blocks or of cells.
+            size: tokens that a row stands for, whether they count or not.
+            counts: those that count, [B', Z] or [B', 1 or H', Z].
+            counted: which these are, bool [B', N] or [B', H', N]; None means all.
         """
         assert self._empty  # it writes to every token, which spares zeroing them first
         self._empty = False
-        blocks, size, width = self.blocks.shape
-        heads, channels = rows.shape[1], rows.shape[-1]
-        share = rows / counts.clamp(min=1)[:, None, :, None]
-        share = torch.nn.functional.pad(share, (0, width - channels)).view(blocks, 1, width)
-        self.blocks.copy_(share.expand(-1, size, -1))
-        if padding_mask is not None:
-            tail = counts.shape[-1] * size - padding_mask.shape[-1]
-            padding = ~torch.nn.functional.pad(padding_mask, (0, tail))
-            whole = self.blocks.view(len(padding), heads, padding.shape[-1], width)
-            whole.masked_fill_(padding[:, None, :, None], 0)
+        batch, heads, length, channels = self._result.shape
+        _, block_size, width = self.blocks.shape
+        tokens = block_count(length, block_size) * block_size
+        share = rows / by_head(counts).clamp(min=1)[..., None]
+        missing = (0, width - channels, 0, tokens // size - rows.shape[-2])
+        if any(missing):
+            share = torch.nn.functional.pad(share, missing)
+        whole = self.blocks.view(batch, heads, tokens // size, size, width)
+        whole.copy_(share[..., None, :].expand_as(whole))
+        if counted is not None:
+            others = ~torch.nn.functional.pad(by_head(counted), (0, tokens - length))
+            self.blocks.view(batch, heads, tokens, width).masked_fill_(others[..., None], 0)
+
+    def tokens(self) -> Tensor:
+        """The blocks as tokens of each head, [G, Y·b, W], to add to."""
+        if self._empty:
+            self.zeroed()
+        heads = self._result.shape[0] * self._result.shape[1]
+        return self.blocks.view(heads, -1, self.blocks.shape[-1])
 
     def add(self, index: Tensor, blocks: Tensor) -> None:
         """Adds ``blocks`` [n, b, W] to those at ``index`` [n]."""

@@ -1,7 +1,7 @@
-"""The coarse term: attention over the means of the blocks that were not chosen.
+"""The coarse term: attention over the means of the cells in blocks that were not chosen.
 
 Shapes: B' batch rows and H' heads of the part, G = B'·H', b tokens per block, X query and Y key
-blocks.
+blocks, Z cells of keys.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..blocks import pool
+from ..plan import averaged_keys, pool_values
 from ..softmax import softmax_and_lse
 from .part import Part
 from .terms import Gradients, Whole, merge
@@ -39,37 +39,39 @@ def gradients(part: Part, whole: Whole, grads: Gradients) -> None:
     grad_scores.mul_(probabilities).mul_(part.scale)
     grad_query = torch.matmul(grad_scores, means.key)
     grad_key = torch.matmul(grad_scores.transpose(-1, -2), means.query)
-    grads.query.cover(grad_query, means.query_counts, part.query_padding_mask)
-    grads.key.cover(grad_key, means.key_counts, part.key_padding_mask)
-    grads.value.cover(grad_value, means.key_counts, part.key_padding_mask)
+    averaged = averaged_keys(part.key_padding_mask, part.plan.salient, part.key)
+    cells = (part.options.cell_size, means.key_counts, averaged)
+    grads.query.cover(grad_query, part.block_size, means.query_counts, part.query_padding_mask)
+    grads.key.cover(grad_key, *cells)
+    grads.value.cover(grad_value, *cells)
 
 
 def _probabilities(part: Part) -> tuple[Tensor, Tensor]:
-    """How a query block attends to the key blocks that it did not choose.
+    """How a query block attends to the cells of key blocks that it did not choose.
 
-    A mean stands for as many keys as it was made of, c_y.
+    A mean stands for as many keys as it was made of, n_z.
 
     Returns:
-        Probabilities c_y e^(ŝ_xy - lse_x), [B', H', X, Y], and lse, [B', H', X]; 0 and -inf for a
+        Probabilities n_z e^(ŝ_xz - lse_x), [B', H', X, Z], and lse, [B', H', X]; 0 and -inf for a
         block that has nothing left to attend to.
     """
-    means, scores, chosen = part.plan
-    scores = scores + means.key_counts.to(scores.dtype).log()[:, None, None, :]
+    means, scores, chosen, _ = part.plan
+    scores = scores + means.key_counts.to(scores.dtype).log()[:, :, None, :]
+    cells = part.block_size // part.options.cell_size
+    if cells > 1:
+        chosen = chosen.repeat_interleave(cells, -1)[..., : scores.shape[-1]]
     return softmax_and_lse(scores.masked_fill_(chosen, float("-inf")))
 
 
 def _value_means(part: Part) -> Tensor:
-    """[B', H', Y, Dv]."""
-    return pool(part.value, part.key_padding_mask, part.plan.means.key_counts, part.block_size)
+    """[B', H', Z, Dv]."""
+    return pool_values(part.value, part.key_padding_mask, part.plan, part.options)
 
 
 def _pulled(part: Part, whole: Whole, coarse_lse: Tensor) -> tuple[Tensor, Tensor]:
     """The sums of w_i dO_i, [B', H', X, Dv], and of w_i δ_i, [B', H', X, 1], over each block."""
     weights = (coarse_lse.view(-1, 1) - whole.lse).exp_()  # [G·X, b]
     grad_out = whole.grad_out.to(part.dtype)
-    delta = (grad_out * whole.out).sum(-1)
-    if whole.grad_lse is not None:
-        delta = delta - whole.grad_lse
     pulled = torch.bmm(weights[:, None], grad_out).view(*coarse_lse.shape, part.width)
-    pulled_delta = (weights * delta).sum(-1).view(*coarse_lse.shape, 1)
+    pulled_delta = (weights * whole.delta).sum(-1).view(*coarse_lse.shape, 1)
     return pulled[..., : part.value.shape[-1]], pulled_delta

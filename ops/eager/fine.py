@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .as_blocks import as_blocks
+from ..blocks import block_count, count_tokens
+from .as_blocks import as_blocks, real_queries
 from .part import Part
 from .terms import Gradients, Whole
 from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
@@ -45,11 +46,8 @@ def attend(part: Part, out: Tensor, lse: Tensor) -> Tensor:
 
 def gradients(part: Part, whole: Whole, grads: Gradients) -> None:
     """See `terms`."""
-    query, dtype = part.query, part.dtype
-    if part.query_padding_mask is not None:
-        # Whatever stands at padding: 0 times nan would be nan.
-        query = query.masked_fill(~part.query_padding_mask[:, None, :, None], 0)
-    queries = as_blocks(query, part)
+    dtype = part.dtype
+    queries = as_blocks(real_queries(part), part)
     for tile in _gathered(part, _lay_out(part)):
         rows = tile.rows
         grad_query, grad_key, grad_value = tile_backward(
@@ -74,13 +72,19 @@ def _lay_out(part: Part) -> Layout:
     channels = part.key.shape[-1] + part.value.shape[-1]
     block_bytes = part.block_size * channels * part.dtype.itemsize
     heads = part.query.shape[1]
-    partial = (part.plan.means.key_counts < part.block_size)[:, None].expand(-1, heads, -1)
+    partial = (_key_counts(part) < part.block_size)[:, None].expand(-1, heads, -1)
     return lay_out(
         part.plan.chosen.flatten(0, 1),
         partial.flatten(0, 1),
         pairs_per_tile=(_TILE_BYTES_CPU if on_cpu else _TILE_BYTES) // block_bytes,
         least_rows=torch.get_num_threads() if on_cpu else 1,
     )
+
+
+def _key_counts(part: Part) -> Tensor:
+    """Real keys of each block, [B', Y]; salient ones are attended to with their block."""
+    batch, _, length, _ = part.key.shape
+    return count_tokens(part.key_padding_mask, batch, length, part.block_size, part.key.device)
 
 
 class _Gathered(NamedTuple):
@@ -122,7 +126,7 @@ def _gathered(part: Part, layout: Layout) -> Iterator[_Gathered]:
 def _key_biases(part: Part) -> Tensor:
     """0 for a real key, -inf for any other: [G·Y, b]."""
     batch, heads, length, _ = part.key.shape
-    blocks = part.plan.means.key_counts.shape[-1]
+    blocks = block_count(length, part.block_size)
     real = part.key_padding_mask
     if real is None:
         real = torch.ones(batch, length, dtype=torch.bool, device=part.key.device)

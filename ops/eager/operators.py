@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ..blocks import block_count
 from ..operator_pair import OperatorPair
+from ..options import MRAOptions
+from ..plan import is_short
 from ..problem import Problem, empty_gradients, empty_output
 from ..real_tokens import move, move_back, moved, passes, real_first
 from ..unknown import in_any, mark_unknown, spread_unknown, value_means
-from . import coarse, fine
+from . import coarse, fine, salient, whole_rows
 from .as_blocks import Sink, as_blocks, as_rows
 from .part import Part, cut
 from .terms import Gradients, Whole
@@ -55,38 +57,85 @@ class Kept(NamedTuple):
         chosen: the pairs that are exact, bool [B, H, X·Y + 1]. The last entry stands for nothing: a
             size that is never 1 is one that tracing puts no guard on, so that an exported program
             takes inputs of a single block as well.
+        salient: the keys that every query sees exactly, int64 [B, H, g].
     """
 
     chosen: Tensor
+    salient: Tensor
 
-    def pairs(self, problem: Problem) -> Tensor:
-        """The choice as bool [B, H, X, Y]."""
+    def of(self, problem: Problem) -> _Choice:
+        """The choices of a call."""
         blocks = (problem.blocks_x, problem.blocks_y)
-        return torch.unflatten(self.chosen[..., :-1], -1, blocks)
+        return _Choice(torch.unflatten(self.chosen[..., :-1], -1, blocks), self.salient)
+
+
+class _Choice(NamedTuple):
+    """What was chosen before; None has it chosen again.
+
+    Attributes:
+        chosen: bool [B, H, X, Y].
+        salient: int64 [B, H, g].
+    """
+
+    chosen: Tensor | None
+    salient: Tensor | None
+
+    def at(self, where: Any) -> _Choice:
+        """That of a part."""
+        return _Choice(*(None if one is None else one[where] for one in self))
 
 
 def _terms(problem: Problem) -> tuple[ModuleType, ...]:
     """In the order in which they attend; gradients come the other way round."""
-    return (fine, coarse) if problem.is_full else (fine,)
+    terms: tuple[ModuleType, ...] = (fine,)
+    if problem.options.salient_keys:
+        terms += (salient,)
+    return (*terms, coarse) if problem.is_full else terms
 
 
 def _forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     orders = real_first(problem, look=True)
     problem = moved(problem, orders)
+    kept = _empty_kept(problem.query, problem.key, problem.value, problem.options)
+    whole, others = _exact_rows(problem)
+    if whole is None:
+        out, lse = _approximate(problem, kept)
+    else:
+        out, lse = empty_output(problem.query, problem.value)
+        for one in kept:
+            one.zero_()
+        out[whole], lse[whole] = whole_rows.attend(problem.rows(whole))
+        if len(others):
+            own = Kept(*(one[others] for one in kept))
+            out[others], lse[others] = _approximate(problem.rows(others), own)
+            for one, part in zip(kept, own, strict=True):
+                one[others] = part
+    return move_back(out, orders.query), move_back(lse, orders.query), kept
+
+
+def _exact_rows(problem: Problem) -> tuple[Tensor | None, Tensor]:
+    """Sequences that are exact as a whole, and all others; None if there are none of the first."""
+    short = is_short(problem.key_padding_mask, problem.key, problem.options).flatten()
+    whole, others = short.nonzero()[:, 0], (~short).nonzero()[:, 0]
+    return whole if problem.options.exact_up_to and len(whole) else None, others
+
+
+def _approximate(problem: Problem, kept: Kept) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of a call; fills in what it chose."""
     out, lse = empty_output(problem.query, problem.value)
-    kept = _empty_kept(problem.query, problem.key, problem.value, problem.options.block_size)
     kept.chosen[..., -1] = False
+    choice = kept.of(problem)
     first, *others = passes(problem)
-    _attend(first, out, lse, kept.pairs(problem))
+    _attend(first, out, lse, choice)
     for one in filter(None, map(_tail, others)):
         mask, start = one.query_padding_mask, problem.query.shape[-2] - one.query.shape[-2]
         assert mask is not None
         more_out, more_lse = empty_output(one.query, one.value)
-        _attend(one, more_out, more_lse, None)
+        _attend(one, more_out, more_lse, None, kept.salient)
         served = mask[:, None, :]
         out[:, :, start:] = torch.where(served[..., None], more_out, out[:, :, start:])
         lse[:, :, start:] = torch.where(served, more_lse, lse[:, :, start:])
-    return move_back(out, orders.query), move_back(lse, orders.query), kept
+    return out, lse
 
 
 def _tail(problem: Problem) -> Problem | None:
@@ -101,13 +150,27 @@ def _tail(problem: Problem) -> Problem | None:
     return replace(problem, query=problem.query[:, :, start:], query_padding_mask=mask[:, start:])
 
 
-def _attend(problem: Problem, out: Tensor, lse: Tensor, chosen: Tensor | None) -> None:
-    """Fills output and log-sum-exp of a call, and what it chose if that is asked for."""
+def _attend(
+    problem: Problem,
+    out: Tensor,
+    lse: Tensor,
+    choice: _Choice | None,
+    salient: Tensor | None = None,
+) -> None:
+    """Fills output and log-sum-exp of a call.
+
+    Args:
+        problem: the call.
+        out: [B, H, Nq, Dv].
+        lse: [B, H, Nq].
+        choice: what it chooses is filled in here, if that is asked for.
+        salient: keys that were found before, int64 [B, H, g].
+    """
     rows = torch.zeros(*out.shape[:2], problem.blocks_x, dtype=torch.bool, device=out.device)
     for where in cut(problem):
-        part = Part.of(problem, where)
-        if chosen is not None:
-            chosen[where] = part.plan.chosen
+        part = Part.of(problem, where, salient=None if salient is None else salient[where])
+        if choice is not None:
+            choice.chosen[where], choice.salient[where] = part.plan.chosen, part.plan.salient
         _attend_part(problem, part, out[where], lse[where])
         if not problem.is_full:
             rows[where] = part.plan.scores.isnan().any(-1)
@@ -147,17 +210,18 @@ def _backward(
         move(grad_out, orders.query),
         None if grad_lse is None else move(grad_lse, orders.query),
     )
-    grads = empty_gradients(problem.query, problem.key, problem.value)
-    first, *others = passes(problem)
-    _differentiate(first, results, kept.pairs(problem), grads)
-    for one in filter(None, map(_tail, others)):
-        start = problem.query.shape[-2] - one.query.shape[-2]
-        more = empty_gradients(one.query, one.key, one.value)
-        tail = (slice(None), slice(None), slice(start, None))
-        _differentiate(one, results.at(tail), None, more)
-        grads[0][:, :, start:] += more[0]
-        grads[1].add_(more[1])
-        grads[2].add_(more[2])
+    whole, others = _exact_rows(problem)
+    if whole is None:
+        grads = _differentiate_approximation(problem, results, kept)
+    else:
+        grads = empty_gradients(problem.query, problem.key, problem.value)
+        found = [(whole, whole_rows.gradients(problem.rows(whole), *results.at(whole)))]
+        if len(others):
+            own = problem.rows(others), results.at(others), Kept(*(one[others] for one in kept))
+            found.append((others, _differentiate_approximation(*own)))
+        for rows, own_grads in found:
+            for grad, one in zip(grads, own_grads, strict=True):
+                grad[rows] = one
     return (
         move_back(grads[0], orders.query),
         move_back(grads[1], orders.key),
@@ -165,10 +229,29 @@ def _backward(
     )
 
 
+def _differentiate_approximation(
+    problem: Problem, results: _Results, kept: Kept
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value."""
+    grads = empty_gradients(problem.query, problem.key, problem.value)
+    choice = kept.of(problem)
+    first, *others = passes(problem)
+    _differentiate(first, results, choice, grads)
+    for one in filter(None, map(_tail, others)):
+        start = problem.query.shape[-2] - one.query.shape[-2]
+        more = empty_gradients(one.query, one.key, one.value)
+        tail = (slice(None), slice(None), slice(start, None))
+        _differentiate(one, results.at(tail), _Choice(None, choice.salient), more)
+        grads[0][:, :, start:] += more[0]
+        grads[1].add_(more[1])
+        grads[2].add_(more[2])
+    return grads
+
+
 def _differentiate(
     problem: Problem,
     results: _Results,
-    chosen: Tensor | None,
+    choice: _Choice,
     grads: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Fills the gradients of a call.
@@ -176,11 +259,11 @@ def _differentiate(
     Args:
         problem: the call.
         results: of the call.
-        chosen: what it chose; None chooses again.
+        choice: what it chose.
         grads: of query, key and value.
     """
     for where in cut(problem):
-        part = Part.of(problem, where, None if chosen is None else chosen[where])
+        part = Part.of(problem, where, *choice.at(where))
         whole = _whole(part, results.at(where))
         sinks = Gradients(*(Sink(grad[where], part) for grad in grads))
         for term in reversed(_terms(problem)):
@@ -204,17 +287,21 @@ def _whole(part: Part, results: _Results) -> Whole:
         grad_out = grad_out.masked_fill(padding[..., None], 0)
         grad_lse = None if grad_lse is None else grad_lse.masked_fill(padding, 0)
     lse = lse.masked_fill(lse == float("-inf"), float("inf"))
-    return Whole(
-        as_blocks(out, part),
-        as_rows(lse, part, float("inf")),
-        as_blocks(grad_out, part),
-        None if grad_lse is None else as_rows(grad_lse, part, 0.0),
+    out, grad_out = as_blocks(out, part), as_blocks(grad_out, part)
+    grad_lse = None if grad_lse is None else as_rows(grad_lse, part, 0.0)
+    delta = (grad_out.to(part.dtype) * out).sum(-1)
+    if grad_lse is not None:
+        delta = delta - grad_lse
+    return Whole(out, as_rows(lse, part, float("inf")), grad_out, grad_lse, delta)
+
+
+def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, options: MRAOptions) -> Kept:
+    blocks_x, blocks_y = (block_count(x.shape[-2], options.block_size) for x in (query, key))
+    heads = query.shape[:2]
+    return Kept(
+        query.new_empty(*heads, blocks_x * blocks_y + 1, dtype=torch.bool),
+        query.new_empty(*heads, options.salient_keys, dtype=torch.int64),
     )
-
-
-def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, block_size: int) -> Kept:
-    blocks_x, blocks_y = (block_count(x.shape[-2], block_size) for x in (query, key))
-    return Kept(query.new_empty(*query.shape[:2], blocks_x * blocks_y + 1, dtype=torch.bool))
 
 
 operators = OperatorPair("eager", _forward, _backward, Kept, _empty_kept)

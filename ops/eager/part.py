@@ -1,7 +1,7 @@
 """Some batch rows and heads of a call, with the plan of their blocks.
 
 Shapes: B' batch rows and H' heads of the part, G = B'·H', b tokens per block, X query and Y key
-blocks, W the wider of D and Dv.
+blocks, W the wider of D and Dv, g salient keys.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..options import MRAOptions
 from ..parts import parts
 from ..plan import Plan, plan_blocks
 from ..problem import Problem
@@ -42,20 +43,38 @@ class Part:
     key_padding_mask: Tensor | None  # bool [B', Nk]
     query_padding_mask: Tensor | None  # bool [B', Nq]
     plan: Plan
-    block_size: int
+    options: MRAOptions
     scale: float
 
     @classmethod
-    def of(cls, problem: Problem, where: Where, chosen: Tensor | None = None) -> Part:
-        """Takes a part of a call and plans it, but for the choice if that is given."""
+    def of(
+        cls,
+        problem: Problem,
+        where: Where,
+        chosen: Tensor | None = None,
+        salient: Tensor | None = None,
+    ) -> Part:
+        """Takes a part of a call and plans it, but for what is given.
+
+        Args:
+            problem: the call.
+            where: the part.
+            chosen: its exact pairs, bool [B', H', X, Y].
+            salient: its salient keys, int64 [B', H', g].
+        """
         query, key, value = problem.query[where], problem.key[where], problem.value[where]
         masks = (
             _padding(problem.key_padding_mask, where[0]),
             _padding(problem.query_padding_mask, where[0]),
         )
         options, scale = problem.options, problem.scale
-        plan = plan_blocks(query, key, *masks, options, scale, chosen=chosen)
-        return cls(query, key, value, *masks, plan, options.block_size, scale)
+        plan = plan_blocks(query, key, *masks, options, scale, chosen=chosen, salient=salient)
+        return cls(query, key, value, *masks, plan, options, scale)
+
+    @property
+    def block_size(self) -> int:
+        """b, the tokens of a block."""
+        return self.options.block_size
 
     @property
     def width(self) -> int:

@@ -27,12 +27,14 @@ class Whole(NamedTuple):
         lse: [G·X, b], +inf for a query without output, so that it weighs every key with 0.
         grad_out: [G·X, b, W].
         grad_lse: [G·X, b] or None.
+        delta: the sum of grad_out · out over the channels, less grad_lse, [G·X, b].
     """
 
     out: Tensor
     lse: Tensor
     grad_out: Tensor
     grad_lse: Tensor | None
+    delta: Tensor
 
 
 class Gradients(NamedTuple):

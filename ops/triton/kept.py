@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..blocks import block_count
+from ..options import MRAOptions
 from ..problem import empty_choice, empty_coarse_lse
 
 
@@ -70,10 +71,11 @@ class Kept(NamedTuple):
         return MeansWithValues(*self[2:])
 
 
-def empty_kept(query: Tensor, key: Tensor, value: Tensor, block_size: int) -> Kept:
+def empty_kept(query: Tensor, key: Tensor, value: Tensor, options: MRAOptions) -> Kept:
     """Room for all of it, of [B, H, N, C] tensors."""
+    size = options.block_size
     return Kept(
-        empty_choice(query, key, block_size),
-        empty_coarse_lse(query, block_size),
-        *empty_means(query, key, value, block_size),
+        empty_choice(query, key, size),
+        empty_coarse_lse(query, size),
+        *empty_means(query, key, value, size),
     )

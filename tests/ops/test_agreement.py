@@ -33,6 +33,23 @@ def test_types(impl: str, dtype: torch.dtype, selection: str, approx_mode: str) 
     )
 
 
+CLOSE = {
+    "block_per_row": 2,
+    "coarse_key_size": 4,
+    "salient_keys": 5,
+    "block_score": "mass",
+    "selection": "per_row",
+}
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+def test_types_with_cells_and_salient_keys(impl: str, dtype: torch.dtype, approx_mode: str) -> None:
+    inputs = random_inputs(3, 2, 150, dtype=dtype)
+    mask = padding_mask([150, 77, 30], 150)
+    compare(impl, inputs, mask, block_size=16, approx_mode=approx_mode, **CLOSE, exact_up_to=40)
+
+
 @pytest.mark.parametrize(
     ("query_length", "key_length", "channels", "value_channels"),
     [
@@ -57,6 +74,7 @@ def test_shapes(
     inputs = random_inputs(2, 3, query_length, key_length, channels, value_channels)
     compare(impl, inputs, block_size=block_size, block_per_row=1)
     compare(impl, inputs, block_size=block_size, num_blocks=3, approx_mode="sparse")
+    compare(impl, inputs, block_size=block_size, **CLOSE)
 
 
 @pytest.mark.parametrize("options", [
@@ -66,6 +84,11 @@ def test_shapes(
     {"scale": 0.7},
     {"num_blocks": 1},
     {"num_blocks": 60},
+    {"coarse_key_size": 2},
+    {"block_score": "mass"},
+    {"salient_keys": 7},
+    {"salient_keys": 96},
+    {"num_blocks": 9, "salient_keys": 30, "block_score": "mass", "initial_prior_first_n_blocks": 1},
 ])  # fmt: skip
 def test_options(impl: str, options: dict[str, Any]) -> None:
     compare(impl, random_inputs(1, 2, 96), block_size=8, **options)
@@ -118,19 +141,24 @@ def test_properties(impl: str, data: st.DataObject) -> None:
         return torch.rand(batch, length, generator=generator) < 0.6
 
     selection = data.draw(st.sampled_from(["global", "per_row"]))
+    block_size = data.draw(st.sampled_from([8, 16, 32]))
     budgets = st.none() if selection == "per_row" else st.one_of(st.none(), st.integers(1, 40))
     compare(
         impl,
         inputs,
         draw_mask(key_length),
         draw_mask(query_length),
-        block_size=data.draw(st.sampled_from([8, 16, 32])),
+        block_size=block_size,
         block_per_row=data.draw(st.integers(1, 6)),
         num_blocks=data.draw(budgets),
         approx_mode=data.draw(st.sampled_from(["full", "sparse"])),
         selection=selection,
         initial_prior_first_n_blocks=data.draw(st.integers(0, 2)),
         initial_prior_diagonal_n_blocks=data.draw(st.integers(0, 3)),
+        coarse_key_size=data.draw(st.sampled_from([None, 1, 2, 8])),
+        salient_keys=data.draw(st.sampled_from([0, 0, 1, 4, 50])),
+        block_score=data.draw(st.sampled_from(["mean", "mass"])),
+        exact_up_to=data.draw(st.sampled_from([0, 0, 25, 60])),
     )
 
 

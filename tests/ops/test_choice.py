@@ -10,7 +10,7 @@ from mra_plugin.ops.plan import choose_blocks, visible_pairs
 
 def pairs(query_counts: list[int], key_counts: list[int]) -> torch.Tensor:
     """The visible pairs of blocks with so many real tokens."""
-    return visible_pairs(torch.tensor([query_counts]), torch.tensor([key_counts]))
+    return visible_pairs(torch.tensor([query_counts]), torch.tensor([[key_counts]]))
 
 
 def test_takes_exactly_the_budget_and_ties_go_to_the_lowest_index() -> None:
@@ -54,7 +54,7 @@ def test_fewer_real_pairs_than_budget(selection: str) -> None:
 def test_default_budget_counts_the_query_blocks_that_hold_a_real_token() -> None:
     scores = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     real = torch.tensor([[8] * 6, [8, 8, 1, 0, 0, 0], [0] * 6])
-    keys = torch.full((3, 6), 8)
+    keys = torch.full((3, 1, 6), 8)
     chosen = choose_blocks(scores, visible_pairs(real, keys), MRAOptions(block_per_row=2))
     assert chosen.sum((-1, -2)).tolist() == [[12, 12], [6, 6], [0, 0]]
 

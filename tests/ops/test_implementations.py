@@ -40,6 +40,10 @@ OTHER = {
     "initial_prior_first_n_blocks": 1,
     "initial_prior_diagonal_n_blocks": 2,
     "selection": "per_row",
+    "coarse_key_size": 4,
+    "salient_keys": 3,
+    "block_score": "mass",
+    "exact_up_to": 7,
 }
 
 

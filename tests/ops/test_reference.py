@@ -24,13 +24,18 @@ def by_definition(
     first: int = 0,
     diagonal: int = 0,
     selection: str = "global",
+    cell: int | None = None,
+    salient: int = 0,
+    score: str = "mean",
+    exact_up_to: int = 0,
 ) -> tuple[list[list[float]], list[float]]:
     """Output rows and log-sum-exps of one head: query [Nq, D], key [Nk, D], value [Nk, Dv]."""
     scale = 1 / math.sqrt(query.shape[1])
+    cell = cell or block_size
 
-    def blocks(real: list[bool]) -> list[list[int]]:
-        starts = range(0, len(real), block_size)
-        return [[i for i in range(s, min(s + block_size, len(real))) if real[i]] for s in starts]
+    def blocks(real: list[bool], size: int = block_size) -> list[list[int]]:
+        starts = range(0, len(real), size)
+        return [[i for i in range(s, min(s + size, len(real))) if real[i]] for s in starts]
 
     def dot(a: list[float], b: list[float]) -> float:
         return sum(x * y for x, y in zip(a, b, strict=True))
@@ -39,20 +44,46 @@ def by_definition(
         return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
     q, k, v = query.tolist(), key.tolist(), value.tolist()
-    query_blocks, key_blocks = blocks(real_queries), blocks(real_keys)
-    coarse = {
-        (x, y): scale * dot(mean([q[i] for i in xs]), mean([k[j] for j in ys]))
-        for x, xs in enumerate(query_blocks)
-        for y, ys in enumerate(key_blocks)
-        if xs and ys
+    query_blocks = blocks(real_queries)
+    query_means = {x: mean([q[i] for i in xs]) for x, xs in enumerate(query_blocks) if xs}
+
+    found = set(most_important(list(query_means.values()), k, real_keys, scale, salient))
+    others = [real and j not in found for j, real in enumerate(real_keys)]
+    key_blocks, cells = blocks(others), blocks(others, cell)
+    in_block = {
+        y: [zs for zs in cells[y * block_size // cell : (y + 1) * block_size // cell] if zs]
+        for y in range(len(key_blocks))
     }
+
+    def mean_score(x: int, js: list[int]) -> float:
+        return scale * dot(query_means[x], mean([k[j] for j in js]))
+
+    def mass(x: int, ys: list[int]) -> float:
+        return sum(len(zs) * math.exp(mean_score(x, zs)) for y in ys for zs in in_block[y])
+
+    if score == "mean":
+        coarse = {
+            (x, y): mean_score(x, js) for x in query_means for y, js in enumerate(key_blocks) if js
+        }
+        best = {x: max(s for (row, _), s in coarse.items() if row == x) for x, _ in coarse}
+        coarse = {(x, y): s - best[x] for (x, y), s in coarse.items()}
+    else:
+        everything = {x: mass(x, list(in_block)) for x in query_means}
+        coarse = {
+            (x, y): math.log(mass(x, [y]) / everything[x])
+            for x in query_means
+            for y, js in enumerate(key_blocks)
+            if js
+        }
 
     def order(pair: tuple[int, int]) -> tuple[int, float, tuple[int, int]]:
         x, y = pair
         priors = (x < first) + (y < first) + bool(diagonal and abs(x - y) <= diagonal // 2)
-        return -priors, max(s for (row, _), s in coarse.items() if row == x) - coarse[pair], pair
+        return -priors, -coarse[pair], pair
 
-    if selection == "per_row":
+    if sum(real_keys) <= exact_up_to:
+        chosen = set(coarse)
+    elif selection == "per_row":
         chosen = {
             pair
             for x in range(len(query_blocks))
@@ -65,22 +96,46 @@ def by_definition(
     outs, lses = [], []
     for i in range(len(q)):
         numerator, denominator = [0.0] * len(v[0]), 0.0
-        for y, ys in enumerate(key_blocks):
-            x = i // block_size
-            if not real_queries[i] or (x, y) not in coarse:
-                continue
-            if (x, y) in chosen:
-                terms = [(math.exp(scale * dot(q[i], k[j])), v[j]) for j in ys]
-            elif approx_mode == "full":
-                terms = [(len(ys) * math.exp(coarse[x, y]), mean([v[j] for j in ys]))]
-            else:
-                terms = []
-            for weight, row in terms:
-                denominator += weight
-                numerator = [n + weight * r for n, r in zip(numerator, row, strict=True)]
+        x = i // block_size
+        terms = []
+        if real_queries[i]:
+            seen = [j for y, js in enumerate(key_blocks) if (x, y) in chosen for j in js]
+            terms = [(math.exp(scale * dot(q[i], k[j])), v[j]) for j in [*seen, *found]]
+            if approx_mode == "full":
+                terms += [
+                    (len(zs) * math.exp(mean_score(x, zs)), mean([v[j] for j in zs]))
+                    for y in in_block
+                    if (x, y) not in chosen
+                    for zs in in_block[y]
+                ]
+        for weight, row in terms:
+            denominator += weight
+            numerator = [n + weight * r for n, r in zip(numerator, row, strict=True)]
         outs.append([n / denominator if denominator else 0.0 for n in numerator])
         lses.append(math.log(denominator) if denominator else -math.inf)
     return outs, lses
+
+
+def most_important(
+    query_means: list[list[float]],
+    keys: list[list[float]],
+    real: list[bool],
+    scale: float,
+    count: int,
+) -> list[int]:
+    """The keys with the greatest sum of softmax shares over at most 64 of the means."""
+    probes = query_means
+    if len(probes) > 64:
+        probes = [query_means[int((p + 0.5) * len(query_means) / 64)] for p in range(64)]
+    importance = [0.0] * len(keys)
+    for probe in probes:
+        weights = [
+            math.exp(scale * sum(a * b for a, b in zip(probe, key, strict=True))) if one else 0.0
+            for key, one in zip(keys, real, strict=True)
+        ]
+        importance = [a + w / sum(weights) for a, w in zip(importance, weights, strict=True)]
+    candidates = [j for j, one in enumerate(real) if one]
+    return sorted(candidates, key=lambda j: (-importance[j], j))[:count]
 
 
 @pytest.mark.parametrize("approx_mode", ["full", "sparse"])
@@ -94,6 +149,13 @@ def by_definition(
         {"block_per_row": 2, "first": 1},
         {"block_per_row": 2, "diagonal": 2},
         {"num_blocks": 9, "first": 1, "diagonal": 2},
+        {"block_per_row": 2, "cell": 2},
+        {"block_per_row": 2, "cell": 1, "score": "mass"},
+        {"block_per_row": 2, "score": "mass", "selection": "per_row", "diagonal": 2},
+        {"block_per_row": 1, "salient": 3},
+        {"num_blocks": 5, "salient": 20, "cell": 4, "score": "mass"},
+        {"block_per_row": 2, "salient": 6, "cell": 4, "score": "mass", "selection": "per_row"},
+        {"block_per_row": 1, "exact_up_to": 33, "salient": 2},
     ],
 )
 @pytest.mark.parametrize(
@@ -121,7 +183,13 @@ def test_definition(
         approx_mode=approx_mode,
         **options,  # type: ignore[arg-type]
     )
-    names = {"first": "initial_prior_first_n_blocks", "diagonal": "initial_prior_diagonal_n_blocks"}
+    names = {
+        "first": "initial_prior_first_n_blocks",
+        "diagonal": "initial_prior_diagonal_n_blocks",
+        "cell": "coarse_key_size",
+        "salient": "salient_keys",
+        "score": "block_score",
+    }
     out, lse = mra_attention(
         query,
         key,
@@ -136,6 +204,19 @@ def test_definition(
     )
     torch.testing.assert_close(out[0, 0], torch.tensor(expected, dtype=torch.float64))
     torch.testing.assert_close(lse[0, 0], torch.tensor(expected_lse, dtype=torch.float64))
+
+
+def test_salient_keys_are_probed_by_64_blocks_spread_evenly() -> None:
+    query, key, value = random_inputs(1, 1, 70 * 8 + 3, 40, 6, 5)
+    expected, _ = by_definition(
+        query[0, 0], key[0, 0], value[0, 0], [True] * 40, [True] * 563,
+        block_size=8, block_per_row=1, salient=4, cell=4,
+    )  # fmt: skip
+    out = mra_attention(
+        query, key, value,
+        block_size=8, block_per_row=1, salient_keys=4, coarse_key_size=4, impl="reference",
+    )  # fmt: skip
+    torch.testing.assert_close(out[0, 0], torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("approx_mode", ["full", "sparse"])
