@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import NoneType
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -59,7 +59,7 @@ class OperatorPair(Generic[Kept]):
         forward: Callable[[Problem], tuple[Tensor, Tensor, Kept]],
         backward: Callable[[Problem, Tensor, Tensor, Kept, Tensor, Tensor | None], Gradients],
         kept: type[Kept],
-        empty_kept: Callable[[Tensor, Tensor, Tensor, MRAOptions], Kept],
+        empty_kept: Callable[[Tensor, Tensor, Tensor, Mapping[str, Any]], Kept],
     ) -> None:
         """Registers both operators, with what tracing has to know of them.
 
@@ -68,7 +68,8 @@ class OperatorPair(Generic[Kept]):
             forward: returns output, log-sum-exp, and what its backward needs besides.
             backward: takes these three and the gradients of the first two.
             kept: the NamedTuple of tensors that the forward returns for its backward.
-            empty_kept: gives, from query, key, value and options, empty tensors like those.
+            empty_kept: gives, from query, key, value and the options by name, empty tensors like
+                those.
         """
         results = 2 + len(kept.__annotations__)
 
@@ -85,7 +86,8 @@ class OperatorPair(Generic[Kept]):
                 return backward(problem, out, lse, kept(*own), grad_out, grad_lse)
 
         def fake_forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
-            options = _problem((query, key, value, *rest)).options
+            # While tracing, an option may be a symbol.
+            options = dict(zip(_OPTIONS, rest[2:-1], strict=True))
             return *empty_output(query, value), *empty_kept(query, key, value, options)
 
         def fake_backward(_grad_out: Tensor, _grad_lse: Any, *rest: Any) -> Gradients:

@@ -41,18 +41,32 @@ class Means(NamedTuple):
     key_counts: Tensor
 
 
+class Masses(NamedTuple):
+    """What cells are estimated to weigh, n_z e^{ŝ_xz}, in numbers that floats can hold.
+
+    Attributes:
+        weights: n_z e^{ŝ_xz - reference_x}, [B, H, X, Z].
+        reference: the greatest ŝ_xz + log n_z of the row, [B, H, X, 1]; 0 if there is none.
+    """
+
+    weights: Tensor
+    reference: Tensor
+
+
 class Plan(NamedTuple):
     """What a call does with its queries and keys.
 
     Attributes:
         means: of its blocks and cells.
         scores: coarse scores ŝ, [B, H, X, Z].
+        masses: of the cells, if blocks are chosen by them; without gradients.
         chosen: the pairs of blocks that are exact, bool [B, H, X, Y].
         salient: the keys that every query sees exactly, int64 [B, H, g]; -1 is none.
     """
 
     means: Means
     scores: Tensor
+    masses: Masses | None
     chosen: Tensor
     salient: Tensor
 
@@ -94,12 +108,13 @@ def plan_blocks(
     key_counts = by_head(count_tokens(averaged, batch, key.shape[-2], cell, device))
     means = Means(query_means, pool(key, averaged, key_counts, cell), query_counts, key_counts)
     scores = coarse_scores(means, scale) if score is None else score(means)
+    masses = cell_masses(scores, key_counts) if options.block_score == "mass" else None
     if chosen is None:
         visible = visible_pairs(query_counts, by_block(key_counts, options).sum(-1))
-        chosen = choose_blocks(block_scores(scores, means, options), visible, options)
+        chosen = choose_blocks(block_scores(scores, masses, means, options), visible, options)
         if options.exact_up_to:
             chosen = chosen | (visible & is_short(key_padding_mask, key, options))
-    return Plan(means, scores, chosen, salient)
+    return Plan(means, scores, masses, chosen, salient)
 
 
 @torch.no_grad()
@@ -205,33 +220,46 @@ def by_block(x: Tensor, options: MRAOptions) -> Tensor:
 
 
 @torch.no_grad()
-def block_scores(scores: Tensor, means: Means, options: MRAOptions) -> Tensor:
-    """What blocks are chosen by, [B, H, X, Y].
-
-    ``"mean"``: what the mean of a block's keys scores. ``"mass"``: the logarithm of the share of
-    the row that its cells are estimated to have, Σ_{z∈y} n_z e^{ŝ_xz} over Σ_z n_z e^{ŝ_xz}.
+def cell_masses(scores: Tensor, key_counts: Tensor) -> Masses:
+    """What cells are estimated to weigh.
 
     Args:
         scores: coarse scores ŝ, [B, H, X, Z].
+        key_counts: n_z, [B, 1 or H, Z].
+    """
+    mass = scores + key_counts.to(scores.dtype).log()[..., None, :]
+    if not mass.numel():
+        return Masses(mass, mass.new_zeros(*mass.shape[:-1], 1))
+    reference = mass.amax(-1, keepdim=True)
+    reference = reference.masked_fill(reference == float("-inf"), 0)
+    return Masses(mass.sub_(reference).exp_(), reference)
+
+
+@torch.no_grad()
+def block_scores(
+    scores: Tensor, masses: Masses | None, means: Means, options: MRAOptions
+) -> Tensor:
+    """What blocks are chosen by, [B, H, X, Y].
+
+    ``"mean"``: what the mean of a block's keys scores. ``"mass"``: the logarithm of the share of
+    the row that its cells are estimated to have, Σ_{z∈y} n_z e^{ŝ_xz} over Σ_z n_z e^{ŝ_xz}. Shares
+    too small for a float are equal.
+
+    Args:
+        scores: coarse scores ŝ, [B, H, X, Z].
+        masses: of the cells, for ``"mass"``.
         means: of blocks and cells.
         options: block and cell size, block score.
     """
-    counts = means.key_counts[..., None, :]  # [B, 1 or H, 1, Z]
-    if options.block_score == "mass":
-        mass = scores + counts.to(scores.dtype).log()
-        blocks = _padded_cells(mass, options).logsumexp(-1)
-        return blocks - blocks.logsumexp(-1, keepdim=True)
+    if masses is not None:
+        blocks = by_block(masses.weights, options).sum(-1)
+        shares = blocks / blocks.sum(-1, keepdim=True)
+        return shares.clamp(min=torch.finfo(shares.dtype).tiny).log()
     if options.cell_size == options.block_size:
         return scores
+    counts = means.key_counts[..., None, :]  # [B, 1 or H, 1, Z]
     sums = by_block(scores * counts, options).sum(-1)
     return sums / by_block(counts, options).sum(-1).clamp(min=1)
-
-
-def _padded_cells(mass: Tensor, options: MRAOptions) -> Tensor:
-    """`by_block` for logarithms: nothing behind is -inf."""
-    cells = options.block_size // options.cell_size
-    mass = torch.nn.functional.pad(mass, (0, -mass.shape[-1] % cells), value=float("-inf"))
-    return torch.unflatten(mass, -1, (mass.shape[-1] // cells, cells))
 
 
 def visible_pairs(query_counts: Tensor, key_counts: Tensor) -> Tensor:

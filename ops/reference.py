@@ -131,7 +131,7 @@ def _scores(
     else:
         fine = token_scores
         score = partial(_pair_means, token_scores, call)
-    _, coarse, chosen, salient = plan_blocks(
+    _, coarse, _, chosen, salient = plan_blocks(
         query, key, key_mask, query_mask, call.options, call.scale, score=score, salient=salient
     )
 

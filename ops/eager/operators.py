@@ -5,7 +5,8 @@ Operators of their own, because the work is laid out by looking at the chosen bl
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from ..blocks import block_count
 from ..operator_pair import OperatorPair
-from ..options import MRAOptions
 from ..plan import is_short
 from ..problem import Problem, empty_gradients, empty_output
 from ..real_tokens import move, move_back, moved, passes, real_first
@@ -88,7 +88,7 @@ class _Choice(NamedTuple):
 def _terms(problem: Problem) -> tuple[ModuleType, ...]:
     """In the order in which they attend; gradients come the other way round."""
     terms: tuple[ModuleType, ...] = (fine,)
-    if problem.options.salient_keys:
+    if problem.options.salient_keys and problem.query.numel() and problem.key.numel():
         terms += (salient,)
     return (*terms, coarse) if problem.is_full else terms
 
@@ -96,7 +96,7 @@ def _terms(problem: Problem) -> tuple[ModuleType, ...]:
 def _forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     orders = real_first(problem, look=True)
     problem = moved(problem, orders)
-    kept = _empty_kept(problem.query, problem.key, problem.value, problem.options)
+    kept = _empty_kept(problem.query, problem.key, problem.value, asdict(problem.options))
     whole, others = _exact_rows(problem)
     if whole is None:
         out, lse = _approximate(problem, kept)
@@ -117,7 +117,9 @@ def _exact_rows(problem: Problem) -> tuple[Tensor | None, Tensor]:
     """Sequences that are exact as a whole, and all others; None if there are none of the first."""
     short = is_short(problem.key_padding_mask, problem.key, problem.options).flatten()
     whole, others = short.nonzero()[:, 0], (~short).nonzero()[:, 0]
-    return whole if problem.options.exact_up_to and len(whole) else None, others
+    is_empty = not problem.query.numel() or not problem.key.numel()
+    asked = problem.options.exact_up_to and not is_empty
+    return whole if asked and len(whole) else None, others
 
 
 def _approximate(problem: Problem, kept: Kept) -> tuple[Tensor, Tensor]:
@@ -295,12 +297,12 @@ def _whole(part: Part, results: _Results) -> Whole:
     return Whole(out, as_rows(lse, part, float("inf")), grad_out, grad_lse, delta)
 
 
-def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, options: MRAOptions) -> Kept:
-    blocks_x, blocks_y = (block_count(x.shape[-2], options.block_size) for x in (query, key))
+def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, options: Mapping[str, Any]) -> Kept:
+    blocks_x, blocks_y = (block_count(x.shape[-2], options["block_size"]) for x in (query, key))
     heads = query.shape[:2]
     return Kept(
         query.new_empty(*heads, blocks_x * blocks_y + 1, dtype=torch.bool),
-        query.new_empty(*heads, options.salient_keys, dtype=torch.int64),
+        query.new_empty(*heads, options["salient_keys"], dtype=torch.int64),
     )
 
 

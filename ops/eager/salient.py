@@ -19,12 +19,16 @@ def attend(part: Part, out: Tensor, lse: Tensor) -> Tensor:
     """See `terms`."""
     scores = _scores(part, part.query)  # [G, X·b, g]
     before = lse.view(scores.shape[:2])
-    whole = before.logaddexp(scores.logsumexp(-1))
-    shift = whole.masked_fill(whole == float("-inf"), 0)
+    shift = torch.maximum(before, scores.amax(-1))
+    shift = shift.masked_fill(shift == float("-inf"), 0)
+    weights = scores.sub_(shift[..., None]).exp_()
+    kept = (before - shift).exp_()
+    total = weights.sum(-1).add_(kept)
+    share = total.masked_fill(total == 0, 1).reciprocal_()
     tokens = out.view(*scores.shape[:2], part.width)
-    tokens.mul_((before - shift).exp_()[..., None])
-    tokens.baddbmm_(scores.sub_(shift[..., None]).exp_(), _gathered(part, part.value))
-    return whole.view_as(lse)
+    tokens.mul_((kept * share)[..., None])
+    tokens.baddbmm_(weights.mul_(share[..., None]), _gathered(part, part.value))
+    return total.log_().add_(shift).view_as(lse)
 
 
 def gradients(part: Part, whole: Whole, grads: Gradients) -> None:
@@ -52,7 +56,7 @@ def gradients(part: Part, whole: Whole, grads: Gradients) -> None:
 def _scores(part: Part, query: Tensor) -> Tensor:
     """What queries score with salient keys, [G, X·b, g]; -inf for those in a chosen block."""
     keys = _gathered(part, part.key)
-    scores = torch.bmm(_tokens(query, part) * part.scale, keys.transpose(1, 2))
+    scores = torch.bmm(_tokens(query, part), (keys * part.scale).transpose(1, 2))
     salient, chosen = part.plan.salient, part.plan.chosen
     block = salient.clamp(min=0) // part.block_size  # [B', H', g]
     index = block[:, :, None].expand(*chosen.shape[:3], -1)

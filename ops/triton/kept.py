@@ -5,13 +5,13 @@ Shapes: B batch, H heads, X query and Y key blocks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..blocks import block_count
-from ..options import MRAOptions
 from ..problem import empty_choice, empty_coarse_lse
 
 
@@ -71,9 +71,9 @@ class Kept(NamedTuple):
         return MeansWithValues(*self[2:])
 
 
-def empty_kept(query: Tensor, key: Tensor, value: Tensor, options: MRAOptions) -> Kept:
+def empty_kept(query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]) -> Kept:
     """Room for all of it, of [B, H, N, C] tensors."""
-    size = options.block_size
+    size = options["block_size"]
     return Kept(
         empty_choice(query, key, size),
         empty_coarse_lse(query, size),

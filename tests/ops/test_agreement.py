@@ -200,3 +200,18 @@ def test_the_result_is_deterministic(impl: str) -> None:
     first = run(inputs, block_size=16, impl=impl)
     second = run(inputs, block_size=16, impl=impl)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_peaked_attention_leaves_over_is_not_lost(impl: str, dtype: torch.dtype) -> None:
+    """One query of a block looks away from what the block's mean sees almost alone."""
+    query, key, value = random_inputs(1, 1, 64, dtype=torch.float64)
+    key[:, :, :8, 0] += 40
+    query[..., 0] = 12
+    query[:, :, 3, 0] = -40
+    inputs = tuple(x.to(dtype) for x in (query, key, value))
+    # Scores of some hundreds leave a float32 five digits.
+    limits = {torch.float64: 1e-11, torch.float32: 1e-4}
+    options = {"block_size": 8, **CLOSE}
+    compare(impl, inputs, limits=limits, **(options | {"block_per_row": 1, "salient_keys": 0}))
+    compare(impl, inputs, limits=limits, **options)

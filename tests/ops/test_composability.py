@@ -14,6 +14,7 @@ from mra_plugin.ops.eager import operators as eager
 from mra_plugin.ops.operator_pair import arguments
 
 OPTIONS = {"block_size": 16, "block_per_row": 2, "impl": "eager"}
+CLOSE = {"coarse_key_size": 4, "salient_keys": 5, "block_score": "mass", "selection": "per_row"}
 
 
 def test_autocast_is_a_cast_of_the_inputs() -> None:
@@ -45,14 +46,15 @@ def test_backward_inside_autocast_keeps_its_precision() -> None:
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_checkpointing(use_reentrant: bool) -> None:
+@pytest.mark.parametrize("options", [{}, CLOSE])
+def test_checkpointing(use_reentrant: bool, options: dict[str, Any]) -> None:
     inputs = random_inputs(1, 2, 100)
     plain = [x.clone().requires_grad_() for x in inputs]
-    mra_attention(*plain, **OPTIONS).square().sum().backward()
+    mra_attention(*plain, **OPTIONS, **options).square().sum().backward()
     leaves = [x.clone().requires_grad_() for x in inputs]
 
     def attend(*tensors: Tensor) -> Tensor:
-        return mra_attention(*tensors, **OPTIONS)
+        return mra_attention(*tensors, **OPTIONS, **options)
 
     checkpoint(attend, *leaves, use_reentrant=use_reentrant).square().sum().backward()
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(leaves, plain, strict=True))
@@ -60,10 +62,17 @@ def test_checkpointing(use_reentrant: bool) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"approx_mode": "sparse", "selection": "per_row"}, {"num_blocks": 9}, {"mask": True}],
+    [
+        {},
+        {"approx_mode": "sparse", "selection": "per_row"},
+        {"num_blocks": 9},
+        {"mask": True},
+        {**CLOSE, "mask": True, "exact_up_to": 20},
+    ],
 )
 def test_operators_are_well_behaved(options: dict[str, Any]) -> None:
     query, key, value = (x.requires_grad_() for x in random_inputs(2, 2, 50, 41))
+    options = dict(options)
     mask = padding_mask([41, 17], 41) if options.pop("mask", False) else None
     inputs = (query, key, value, mask, None)
     settings = arguments(MRAOptions(block_size=8, block_per_row=2, **options), 0.3)
@@ -84,11 +93,13 @@ def loss_and_gradients(
     return out.detach(), [x.grad for x in inputs]
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_compiles_whole_and_once_for_every_length(masked: bool) -> None:
+@pytest.mark.parametrize(
+    ("masked", "options"), [(False, {}), (True, {}), (True, {**CLOSE, "exact_up_to": 60})]
+)
+def test_compiles_whole_and_once_for_every_length(masked: bool, options: dict[str, Any]) -> None:
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         # Work around the attention, so that there is something to fuse.
-        return 2 * mra_attention(query + 1, key, value, mask, **OPTIONS)
+        return 2 * mra_attention(query + 1, key, value, mask, **OPTIONS, **options)
 
     torch.compiler.reset()
     compiled = torch.compile(attend, fullgraph=True, dynamic=True)
@@ -124,20 +135,26 @@ def test_compiles_under_autocast() -> None:
 
 
 class Attend(torch.nn.Module):
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return mra_attention(query, key, value, block_size=16, block_per_row=2)
+        return mra_attention(query, key, value, block_size=16, block_per_row=2, **self.options)
 
 
 # Below that of the budget, where a call outside of a program takes exact attention, and above.
 @pytest.mark.parametrize("example", [20, 100])
-def test_an_exported_program_takes_any_length(example: int) -> None:
+@pytest.mark.parametrize("options", [{}, {**CLOSE, "exact_up_to": 20}])
+def test_an_exported_program_takes_any_length(example: int, options: dict[str, Any]) -> None:
     tokens = torch.export.Dim("tokens", min=2, max=4096)
+    attend = Attend(**options)
     exported = torch.export.export(
-        Attend(), random_inputs(1, 2, example), dynamic_shapes=({2: tokens},) * 3
+        attend, random_inputs(1, 2, example), dynamic_shapes=({2: tokens},) * 3
     )
     for length in (2, 16, 33, 177):
         inputs = random_inputs(1, 2, length)
-        torch.testing.assert_close(exported.module()(*inputs), Attend()(*inputs))
+        torch.testing.assert_close(exported.module()(*inputs), attend(*inputs))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")

@@ -1,5 +1,7 @@
 """What must not change the result, and what the result must equal."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.agreement import HERE
@@ -8,15 +10,24 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from mra_plugin.ops import mra_attention
 
+CLOSE = {"coarse_key_size": 4, "salient_keys": 5, "block_score": "mass", "exact_up_to": 9}
 IMPLS = pytest.mark.parametrize("impl", ["reference", *HERE])
-MODES = pytest.mark.parametrize("approx_mode", ["full", "sparse"])
+# The two modes of the paper, and the additions at once.
+MODES = pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param({}, id="full"),
+        pytest.param({"approx_mode": "sparse"}, id="sparse"),
+        pytest.param(CLOSE, id="close"),
+    ],
+)
 
 
 @IMPLS
 @MODES
-def test_more_padding_changes_no_real_token(impl: str, approx_mode: str) -> None:
+def test_more_padding_changes_no_real_token(impl: str, mode: dict[str, Any]) -> None:
     query, key, value = random_inputs(1, 2, 70)
-    options = {"block_size": 8, "block_per_row": 2, "approx_mode": approx_mode, "impl": impl}
+    options = {"block_size": 8, "block_per_row": 2, **mode, "impl": impl}
     alone = mra_attention(query, key, value, **options)
     for longest in (71, 72, 100, 256):
         garbage = [
@@ -35,13 +46,13 @@ def test_more_padding_changes_no_real_token(impl: str, approx_mode: str) -> None
 @MODES
 @pytest.mark.parametrize("selection", ["global", "per_row"])
 def test_where_padding_lies_and_what_it_holds_changes_no_real_token(
-    impl: str, approx_mode: str, selection: str
+    impl: str, mode: dict[str, Any], selection: str
 ) -> None:
     query, key, value = random_inputs(1, 2, 70)
     options = {
         "block_size": 8,
         "block_per_row": 2,
-        "approx_mode": approx_mode,
+        **mode,
         "selection": selection,
         "impl": impl,
     }
@@ -63,11 +74,11 @@ def test_where_padding_lies_and_what_it_holds_changes_no_real_token(
 
 @IMPLS
 @MODES
-def test_queries_at_padding_are_served_and_change_nothing(impl: str, approx_mode: str) -> None:
+def test_queries_at_padding_are_served_and_change_nothing(impl: str, mode: dict[str, Any]) -> None:
     query, key, value = random_inputs(3, 2, 75)
     mask = padding_mask([75, 41, 8], 75)
     mask[2] = mask[2].flip(0)
-    options = {"block_size": 8, "approx_mode": approx_mode, "impl": impl}
+    options = {"block_size": 8, **mode, "impl": impl}
     few = {**options, "block_per_row": 2}
     served = mra_attention(query, key, value, mask, **few)
     unserved = mra_attention(query, key, value, mask, mask, **few)
@@ -82,12 +93,14 @@ def test_queries_at_padding_are_served_and_change_nothing(impl: str, approx_mode
 @IMPLS
 @MODES
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_not_a_number_in_a_real_token_comes_out(impl: str, approx_mode: str, which: int) -> None:
+def test_not_a_number_in_a_real_token_comes_out(
+    impl: str, mode: dict[str, Any], which: int
+) -> None:
     inputs = list(random_inputs(1, 2, 70))
     inputs[which] = inputs[which].clone()
     inputs[which][:, :, 33] = float("nan")
     leaves = [x.requires_grad_() for x in inputs]
-    options = {"block_size": 8, "block_per_row": 1, "approx_mode": approx_mode, "impl": impl}
+    options = {"block_size": 8, "block_per_row": 1, **mode, "impl": impl}
     out = mra_attention(*leaves, **options)
     out.sum().backward()
     assert out[:, :, 33].isnan().all()
@@ -101,13 +114,15 @@ def test_not_a_number_in_a_real_token_comes_out(impl: str, approx_mode: str, whi
 @IMPLS
 @MODES
 @pytest.mark.parametrize("selection", ["global", "per_row"])
-def test_the_rest_of_the_batch_changes_nothing(impl: str, approx_mode: str, selection: str) -> None:
+def test_the_rest_of_the_batch_changes_nothing(
+    impl: str, mode: dict[str, Any], selection: str
+) -> None:
     lengths = [90, 41, 1, 0, 64]
     inputs = random_inputs(5, 2, 90)
     options = {
         "block_size": 16,
         "block_per_row": 2,
-        "approx_mode": approx_mode,
+        **mode,
         "selection": selection,
         "impl": impl,
     }
@@ -136,10 +151,11 @@ def test_heads_commute(impl: str) -> None:
 @pytest.mark.parametrize(
     "budget",
     [{"block_per_row": 12}, {"block_per_row": 99}, {"num_blocks": 12 * 10},
-     {"block_per_row": 12, "selection": "per_row"}],
+     {"block_per_row": 12, "selection": "per_row"},
+     {"block_per_row": 1, "salient_keys": 90}, {"block_per_row": 1, "exact_up_to": 90}],
 )  # fmt: skip
 def test_full_budget_is_exact_attention(
-    impl: str, approx_mode: str, budget: dict[str, int | str], return_lse: bool
+    impl: str, mode: dict[str, Any], budget: dict[str, int | str], return_lse: bool
 ) -> None:
     query, key, value = random_inputs(3, 2, 75, 90)
     lengths = [90, 37, 0]
@@ -150,10 +166,9 @@ def test_full_budget_is_exact_attention(
         value,
         mask,
         block_size=8,
-        approx_mode=approx_mode,
         return_lse=return_lse,
         impl=impl,
-        **budget,
+        **{**mode, **budget},
     )
     out = result[0] if return_lse else result
     for row, length in enumerate(lengths[:2]):
@@ -166,42 +181,45 @@ def test_full_budget_is_exact_attention(
 
 
 @IMPLS
+@MODES
 @pytest.mark.parametrize("budget", [2, 99])
-def test_nothing_real_gives_zeros_and_zero_gradients(impl: str, budget: int) -> None:
+def test_nothing_real_gives_zeros_and_zero_gradients(
+    impl: str, mode: dict[str, Any], budget: int
+) -> None:
     inputs = [x.requires_grad_() for x in random_inputs(2, 2, 40)]
     mask = torch.zeros(2, 40, dtype=torch.bool)
-    out = mra_attention(*inputs, mask, block_size=8, block_per_row=budget, impl=impl)
+    out = mra_attention(*inputs, mask, block_size=8, block_per_row=budget, **mode, impl=impl)
     out.sum().backward()
     assert torch.all(out == 0)
     assert all(torch.all(x.grad == 0) for x in inputs)
 
 
 @IMPLS
+@MODES
 @pytest.mark.parametrize("budget", [1, 99])
-def test_empty_batch_and_single_token(impl: str, budget: int) -> None:
+def test_empty_batch_and_single_token(impl: str, mode: dict[str, Any], budget: int) -> None:
     empty = torch.zeros(0, 2, 20, 4)
-    out = mra_attention(empty, empty, empty, block_size=8, block_per_row=budget, impl=impl)
+    options = {"block_per_row": budget, **mode, "impl": impl}
+    out = mra_attention(empty, empty, empty, block_size=8, **options)
     assert out.shape == (0, 2, 20, 4)
     nothing = torch.zeros(1, 2, 0, 4, requires_grad=True)
     for return_lse in (False, True):
-        result = mra_attention(
-            nothing, nothing, nothing, block_per_row=budget, return_lse=return_lse, impl=impl
-        )
+        result = mra_attention(nothing, nothing, nothing, return_lse=return_lse, **options)
         out = result[0] if return_lse else result
         assert out.shape == (1, 2, 0, 4)
         out.sum().backward()
     some = torch.ones(1, 2, 5, 4, requires_grad=True)
-    out = mra_attention(some, nothing, nothing, block_per_row=budget, impl=impl)
+    out = mra_attention(some, nothing, nothing, **options)
     out.sum().backward()
     assert torch.all(out == 0)
     assert torch.all(some.grad == 0)
     for batch, heads in ((2, 0), (0, 0)):
         x = torch.zeros(batch, heads, 100, 8, requires_grad=True)
-        out = mra_attention(x, x, x, block_size=8, block_per_row=budget, impl=impl)
+        out = mra_attention(x, x, x, block_size=8, **options)
         assert out.shape == x.shape
         out.sum().backward()
     query, key, value = random_inputs(1, 2, 1)
-    out = mra_attention(query, key, value, block_per_row=budget, impl=impl)
+    out = mra_attention(query, key, value, **options)
     torch.testing.assert_close(out, value)
 
 
@@ -210,14 +228,12 @@ def test_empty_batch_and_single_token(impl: str, budget: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("budget", [1, 2, 99])
 def test_logits_in_the_thousands_stay_finite(
-    impl: str, approx_mode: str, dtype: torch.dtype, budget: int
+    impl: str, mode: dict[str, Any], dtype: torch.dtype, budget: int
 ) -> None:
     inputs = [x.detach().mul(60).to(dtype).requires_grad_() for x in random_inputs(1, 2, 64)]
     logits = inputs[0].float() @ inputs[1].float().transpose(-1, -2) / 4
     assert logits.abs().max() > 4000
-    out = mra_attention(
-        *inputs, block_size=8, block_per_row=budget, approx_mode=approx_mode, impl=impl
-    )
+    out = mra_attention(*inputs, block_size=8, block_per_row=budget, **mode, impl=impl)
     out.float().sum().backward()
     assert torch.isfinite(out).all()
     assert all(torch.isfinite(x.grad).all() for x in inputs)
