@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any
 
 from .options import MRAOptions
@@ -22,6 +23,11 @@ PRESETS: dict[str, MRAOptions] = {
     ),
 }
 
+# What a pretrained model gets where nothing else is asked for.
+FOR_PRETRAINED = "close"
+
+_OPTIONS = frozenset(one.name for one in fields(MRAOptions))
+
 
 def preset_options(name: str) -> dict[str, Any]:
     """The options that a preset stands for, all of them written out.
@@ -32,7 +38,47 @@ def preset_options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such preset.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         known = " or ".join(f'"{one}"' for one in PRESETS)
         raise ValueError(f"preset must be {known}, got {name!r}")
     return asdict(PRESETS[name])
+
+
+def expand_preset(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with what a preset stands for in place of its name.
+
+    Args:
+        params: options of MRA attention and what else goes with them. ``"preset"`` may be among
+            them; all others go before what it stands for. None is no preset.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    given = {name: value for name, value in params.items() if name != "preset"}
+    preset = params.get("preset")
+    return given if preset is None else {**preset_options(preset), **given}
+
+
+def shorten_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as few parameters, to be shown: the nearest preset's name, and what differs from it.
+
+    ``"paper"`` needs no name beside other options, as it is what they go with by themselves.
+
+    Args:
+        params: as a config keeps them; where options are missing, they are shown as they are.
+    """
+    if not params.keys() >= _OPTIONS:
+        return dict(params)
+    different = {
+        name: {one: value for one, value in params.items() if options.get(one, ...) != value}
+        for name, options in ((name, asdict(preset)) for name, preset in PRESETS.items())
+    }
+    nearest = min(different, key=lambda name: len(different[name]))
+    if nearest == "paper" and different[nearest]:
+        return different[nearest]
+    return {"preset": nearest, **different[nearest]}
+
+
+def names_an_option(params: Mapping[str, Any]) -> bool:
+    """Whether an option of MRA attention, or a preset, is among parameters."""
+    return params.get("preset") is not None or not _OPTIONS.isdisjoint(params)

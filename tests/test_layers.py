@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "convert": {"errors", "files", "ops", "adapters", "models", "encoders"},
     "training": {"errors", "files", "registry", "adapters", "parallel", "encoders"},
     "picture": {"errors", "ops", "registry", "encoders"},
-    "report": {"errors", "files", "registry", "encoders"},
+    "report": {"errors", "files", "ops", "registry", "encoders"},
     "cli": {
         *("errors", "files", "ops", "registry", "adapters", "environment", "encoders"),
         *("convert", "training", "picture", "report"),

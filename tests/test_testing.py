@@ -30,6 +30,8 @@ BACKENDS: list[tuple[str, dict[str, Any]]] = [
     ("mra", {"block_size": 8, "block_per_row": 2, "selection": "per_row"}),
     ("mra", {"block_size": 8, "block_per_row": 1, "initial_prior_diagonal_n_blocks": 1}),
     ("mra", {"block_size": 8, "block_per_row": 1, "impl": "reference"}),
+    ("mra", {"preset": "close"}),
+    ("mra", {"preset": "close", "block_per_row": 1, "salient_keys": 3, "exact_up_to": 30}),
     ("nystrom", {}),
     ("nystrom", {"num_landmarks": 8, "pinv_iterations": 2}),
     ("ulysses", {"inner": "mra", "block_size": 8}),

@@ -6,12 +6,16 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from mra_plugin.ops.presets import expand_preset
+
 from .libraries import adapters_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
+def patch(
+    model: Model, attention: str = "mra", *, preset: str | None = None, **params: Any
+) -> Model:
     """Makes a transformers encoder use another attention.
 
     The choice and its parameters live in the model's config (``config.mra``), so
@@ -20,14 +24,20 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
     windows) stay exact and local. A second patch replaces the first. As everywhere in
     transformers, models that share one config object share its attention.
 
-    transformers' own MRA models take the parameters that are not given from their config, and
-    Nyströmformer its number of landmarks for ``"nystrom"``; its convolution stays beside any
-    attention, and sees no padding.
+    A preset's options are written out, those given over them, so that a checkpoint means the same
+    when presets change. Options without a preset go with the paper's defaults. With neither it is
+    the preset ``"close"``, but for models of the MRA family, transformers' own and those of this
+    package: they take what is not given from their config.
+
+    Nyströmformer takes its number of landmarks for ``"nystrom"`` from its config; its convolution
+    stays beside any attention, and sees no padding.
 
     Args:
         model: an encoder of transformers, or a module that holds some. It is changed in place.
         attention: name of a registered backend, see `mra_plugin.registry.available_attention`.
+        preset: one of `mra_plugin.ops.PRESETS`, for ``"mra"`` alone.
         **params: the backend's parameters, for MRA those of `mra_plugin.ops.mra_attention`.
+            ``impl`` says how it is computed, not what, and is no option.
 
     Returns:
         ``model``.
@@ -35,9 +45,16 @@ def patch(model: Model, attention: str = "mra", **params: Any) -> Model:
     Raises:
         TypeError: ``model`` holds no transformers model, or a parameter has the wrong type or
             can't be written to config.json.
-        ValueError: the model can't take another attention, the backend or a parameter is
-            unknown, or a parameter has a wrong value.
+        ValueError: the model can't take another attention, the backend, the preset or a parameter
+            is unknown, or a parameter has a wrong value.
     """
+    if preset is not None:
+        if attention != "mra":
+            raise ValueError(
+                f"preset={preset!r} is a set of options of attention 'mra', got "
+                f"attention={attention!r}; leave preset out"
+            )
+        params = expand_preset({"preset": preset, **params})
     for adapter in adapters_of(model):
         adapter.patch(model, attention, params)
     return model

@@ -39,7 +39,7 @@ class _MraOperator(common.AttentionOpBase):  # type: ignore[misc]
 
 
 def xformers_op(
-    **params: Any,
+    *, preset: str | None = None, **params: Any
 ) -> tuple[type[common.AttentionFwOpBase], type[common.AttentionBwOpBase]]:
     """MRA attention for ``xformers.ops.memory_efficient_attention(..., op=xformers_op())``.
 
@@ -48,6 +48,8 @@ def xformers_op(
     that they would get alone; sequences of equal length are worked on together.
 
     Args:
+        preset: one of `mra_plugin.ops.PRESETS`, which stands for all options that are not given;
+            None stands for their defaults, the paper's.
         **params: options of `mra_plugin.ops.mra_attention`, such as ``block_per_row``.
 
     Returns:
@@ -55,9 +57,9 @@ def xformers_op(
 
     Raises:
         TypeError: an option is unknown or has the wrong type.
-        ValueError: an option has a wrong value.
+        ValueError: there is no such preset, or an option has a wrong value.
     """
-    attention = MRAAttention(**params)
+    attention = MRAAttention(preset=preset, **params)
     options: dict[str, Any] = {**attention.options, "impl": attention.impl}
 
     class BwOp(_MraOperator, common.AttentionBwOpBase):  # type: ignore[misc]

@@ -10,24 +10,30 @@ from torch import Tensor
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
 from mra_plugin.ops.implementations import ImplementationName, check_known, check_name
 from mra_plugin.ops.options import lists_options
+from mra_plugin.ops.presets import expand_preset
 
 
 class MRAAttention:
     """MRA attention with its options chosen."""
 
     @lists_options
-    def __init__(self, *, impl: ImplementationName = "auto", **options: Any) -> None:
+    def __init__(
+        self, *, impl: ImplementationName = "auto", preset: str | None = None, **options: Any
+    ) -> None:
         """Checks the options.
 
         Args:
             impl: which implementation computes it, as in `mra_plugin.ops.mra_attention`.
+            preset: one of `mra_plugin.ops.PRESETS`, which stands for all options that are not
+                given; None stands for their defaults, the paper's.
             **options: fields of `mra_plugin.ops.MRAOptions`.
 
         Raises:
             TypeError: an option is unknown or has the wrong type.
-            ValueError: an option has a wrong value.
+            ValueError: there is no such preset, or an option has a wrong value.
         """
         check_name(impl)
+        options = expand_preset({"preset": preset, **options})
         chosen = MRAOptions.given_to("MRAAttention", options)
         check_known(impl, chosen)
         self.options = asdict(chosen)

@@ -13,9 +13,11 @@ from mra_plugin.errors import UserError
 
 from .console import console, plain
 from .errors import one_clear_line
+from .mra_options import given_options, takes_mra_options
 from .options import DeviceOption, ModelArgument, OutArgument, parse_lengths, positive_number
 
 
+@takes_mra_options(without="what MODEL has, otherwise close; with --to mra paper")
 def convert(
     model: ModelArgument,
     out: OutArgument,
@@ -38,21 +40,13 @@ def convert(
     attention: Annotated[
         str, typer.Option(metavar="NAME", help="Attention of the new model, see `mra info`.")
     ] = "mra",
-    block_per_row: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N",
-            help="Exact blocks per row of blocks.",
-            show_default="what MODEL has, otherwise 8",
-        ),
-    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any other parameter of the attention, for example selection=per_row; may be "
-            "given more than once.",
+            help="Any parameter of the attention, for example num_landmarks=64 of nystrom; may "
+            "be given more than once.",
         ),
     ] = None,
     to: Annotated[
@@ -87,6 +81,7 @@ def convert(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a checkpoint that OUT holds.")
     ] = False,
+    **mra_options: Any,
 ) -> None:
     """Writes an encoder that reads longer documents, with MRA attention switched on.
 
@@ -95,7 +90,11 @@ def convert(
     with a full budget it gives what the old one gives. The summary shows how close it is to exact
     attention.
 
-    Example: `mra convert FacebookAI/roberta-base roberta-4096 --max-length 4096 --block-per-row 8`
+    Without options of mra a model keeps those that its config has. One that has none gets the
+    preset close, written out in its config; with `--to mra` it is the paper's scheme, with 8 blocks
+    per row.
+
+    Example: `mra convert FacebookAI/roberta-base roberta-4096 --max-length 4096`
     """
     # Only now: these import torch.
     from mra_plugin.convert.job import convert as run
@@ -115,7 +114,7 @@ def convert(
             max_length=None if max_length is None else positive_number("--max-length", max_length),
             positions=_positions(positions),
             attention=attention,
-            params=_params(attention, block_per_row, parameter or []),
+            params=_params(attention, given_options(mra_options), parameter or []),
             mra_family=to == "mra",
             drop=tuple(drop or ()),
             lengths=None if lengths is None else parse_lengths(lengths),
@@ -152,7 +151,7 @@ def _positions(how: str) -> Any:
     return how
 
 
-def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict[str, Any]:
+def _params(attention: str, options: dict[str, Any], given: list[str]) -> dict[str, Any]:
     """Parameters of the attention, checked."""
     from mra_plugin.registry import AttentionError, build_attention
 
@@ -165,8 +164,7 @@ def _params(attention: str, block_per_row: str | None, given: list[str]) -> dict
             params[name] = json.loads(value)
         except (ValueError, RecursionError):
             params[name] = value
-    if block_per_row is not None:
-        params["block_per_row"] = positive_number("--block-per-row", block_per_row)
+    params |= options
     try:
         build_attention(attention, **params)
     except (AttentionError, TypeError, ValueError) as error:

@@ -6,18 +6,22 @@ from rich import box
 from rich.table import Table
 
 from mra_plugin.convert.request import ConversionRequest, Converted
+from mra_plugin.ops.presets import shorten_options
 
 from .console import console, printable
 
 
 def print_summary(found: Converted, request: ConversionRequest, out: Path) -> None:
     """Prints what was written, what the check says, and closeness to exact attention."""
-    params = ", ".join(f"{name}={value}" for name, value in found.params.items())
+    given = shorten_options(found.params)
+    params = ", ".join(f"{name}={value}" for name, value in given.items())
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     size = f"{found.weight_bytes / 1e6:.1f} MB"
     facts.add_row("written", f"{printable(out)} ({found.architecture}, {size})")
     facts.add_row("tokens", _tokens(found, request))
     facts.add_row("attention", f"{request.attention}{f' ({params})' if params else ''}")
+    if limit := found.params.get("exact_up_to", 0):
+        facts.add_row("", f"exact up to {limit} tokens")
     facts.add_row("data type", str(found.dtype).removeprefix("torch."))
     if found.left_out:
         facts.add_row("left out", ", ".join(found.left_out))

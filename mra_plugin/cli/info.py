@@ -13,7 +13,8 @@ from .console import console, printable
 def info() -> None:
     """Lists versions, devices, and every attention with where it comes from.
 
-    An attention that failed to load, or can't run here, is listed with the reason.
+    An attention that failed to load, or can't run here, is listed with the reason. Below stand the
+    presets of mra.
 
     Example: `mra info`
     """
@@ -26,7 +27,19 @@ def info() -> None:
         facts.add_row(device, description)
     screen = console()
     screen.print(facts, "")
-    screen.print(_attentions())
+    screen.print(_attentions(), "")
+    screen.print(f"presets of mra: {_presets()}")
+
+
+def _presets() -> str:
+    """Each with what it changes of the first, whose options are the defaults."""
+    from mra_plugin.ops import PRESETS
+
+    spelled = []
+    for name, options in PRESETS.items():
+        changed = [f"{one}={getattr(options, one)}" for one in options.unknown_to(frozenset())]
+        spelled.append(f"{name} ({', '.join(changed)})" if changed else f"{name} (the defaults)")
+    return ", ".join(spelled)
 
 
 def _attentions() -> Table:

@@ -1,7 +1,7 @@
 """`mra plot`: one head's attention matrix, exact and as MRA has it, as a picture."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,8 @@ from mra_plugin.errors import UserError
 
 from .console import printable
 from .errors import one_clear_line
-from .options import ModelOption, TextOption, positive_number
+from .mra_options import check_together, given_options, takes_mra_options
+from .options import ModelOption, TextOption
 from .plot_output import check_target, show, write
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _FEWEST_TOKENS = 32
 
 
+@takes_mra_options(without="paper")
 def plot(
     model: ModelOption = None,
     text: TextOption = None,
@@ -29,19 +31,6 @@ def plot(
     ] = "512",
     layer: Annotated[str, typer.Option(metavar="N", help="Layer, from 0.")] = "0",
     head: Annotated[str, typer.Option(metavar="N", help="Head, from 0.")] = "0",
-    block_per_row: Annotated[
-        str, typer.Option(metavar="N", help="Exact blocks per row of blocks.")
-    ] = "4",
-    approx_mode: Annotated[
-        str,
-        typer.Option(metavar="MODE", help="full averages what is not exact, sparse leaves it out."),
-    ] = "full",
-    selection: Annotated[
-        str,
-        typer.Option(
-            metavar="HOW", help="global spends the blocks where they matter most, per_row evenly."
-        ),
-    ] = "global",
     save: Annotated[
         Path | None,
         typer.Option(
@@ -50,17 +39,18 @@ def plot(
             show_default="a window",
         ),
     ] = None,
+    **mra_options: Any,
 ) -> None:
     """Draws what MRA makes of one head while an encoder reads a text.
 
-    Four parts: the exact attention matrix and MRA's, their difference, and the blocks that MRA
-    computes exactly. The layer is handed what flows through exact attention.
+    Four parts: the exact attention matrix and MRA's, their difference, and the blocks and keys that
+    MRA computes exactly. The layer is handed what flows through exact attention.
 
     Example: `mra plot --layer 1 --head 2 --save attention.png`
     """
     with one_clear_line():
         check_target(save)
-        tokens, options = _length(length), _options(block_per_row, approx_mode, selection)
+        tokens, options = _length(length), _options(mra_options)
         layer_number, head_number = _number("--layer", layer), _number("--head", head)
         comparison, notes = _compare(model, text, tokens, layer_number, head_number, options)
         name = f"layer {layer_number}, head {head_number}"
@@ -95,20 +85,13 @@ def _length(text: str) -> int:
     return tokens
 
 
-def _options(block_per_row: str, approx_mode: str, selection: str) -> "MRAOptions":
+def _options(given: dict[str, str | None]) -> "MRAOptions":
     from mra_plugin.ops import MRAOptions
-    from mra_plugin.ops.options import ApproxMode, Selection
+    from mra_plugin.ops.presets import expand_preset
 
-    def one_of(option: str, name: str, known: tuple[str, ...]) -> Any:
-        if name not in known:
-            raise UserError(f"{option} must be {' or '.join(known)}, got {name!r}")
-        return name
-
-    return MRAOptions(
-        block_per_row=positive_number("--block-per-row", block_per_row),
-        approx_mode=one_of("--approx-mode", approx_mode, get_args(ApproxMode)),
-        selection=one_of("--selection", selection, get_args(Selection)),
-    )
+    options = given_options(given)
+    check_together(options)
+    return MRAOptions(**expand_preset(options))
 
 
 def _compare(
@@ -136,4 +119,9 @@ def _compare(
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"the model can't be drawn: {first_line(error)}") from None
     comparison = compare_head(pick_layer(layers, layer), head, options)
-    return comparison, read.repetitions(tokens, learned).sentences()
+    notes = read.repetitions(tokens, learned).sentences()
+    if tokens <= options.exact_up_to:
+        notes.append(
+            f"all is exact, as sequences of up to {options.exact_up_to} tokens are (--exact-up-to)"
+        )
+    return comparison, notes

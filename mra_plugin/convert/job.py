@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mra_plugin.adapters.patching import patch, unpatch
+from mra_plugin.adapters.transformers.config_attention import MRA, has_fields, written_out
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.loading import lacks_pooler, load_checkpoint, reload
 from mra_plugin.encoders.positions import position_tables
@@ -24,6 +25,7 @@ from mra_plugin.encoders.sentence_transformer import (
 from mra_plugin.encoders.stretching import stretch, stretchable_length
 from mra_plugin.encoders.tensors import belongs_to
 from mra_plugin.errors import UserError, first_line
+from mra_plugin.ops.presets import expand_preset, names_an_option
 
 from .checks import closeness, give_full_budget, greatest_difference, outputs
 from .mra_family import to_mra
@@ -31,7 +33,8 @@ from .request import ConversionRequest, Converted
 from .sentence_check import check_loaded, library_class, look, seen_difference
 from .writing import size_of, written_whole
 
-DEFAULT_BLOCK_PER_ROW = 8
+# Of what is made an MRA-family model, which has the paper's scheme.
+FAMILY_BLOCK_PER_ROW = 8
 # More than rounding in single precision makes of two ways to sum up, in any model that works.
 TOLERANCE = 1e-3
 # Exact attention is quadratic, so neither the check nor the summary goes on for ever.
@@ -243,10 +246,19 @@ def summary_lengths(longest: int) -> list[int]:
 
 
 def _params(model: PreTrainedModel, request: ConversionRequest) -> dict[str, Any]:
-    """The parameters that are given, and for MRA those that the checkpoint has."""
-    if request.attention != "mra":
-        return dict(request.params)
-    own = getattr(model.config, "mra", None) or {}
-    if model.config.model_type != "mra":
-        own = {"block_per_row": DEFAULT_BLOCK_PER_ROW, **own}
-    return {**own, **request.params}
+    """The parameters of the new attention, written out.
+
+    Those that are given go before those that the checkpoint has, and a preset before all of these.
+    """
+    given = request.params
+    if request.attention != MRA:
+        return dict(given)
+    if given.get("preset") is not None:
+        return expand_preset(given)
+    own = getattr(model.config, MRA, None)
+    if own is None and request.mra_family:
+        own = {"block_per_row": FAMILY_BLOCK_PER_ROW}
+    given = {**(own or {}), **given}
+    if own is not None and not names_an_option(given) and not has_fields(model.config):
+        given = {"preset": "paper", **given}  # which an empty config.mra stands for
+    return written_out(model.config, given)

@@ -1,7 +1,7 @@
 """BERT and RoBERTa, turned into models of the MRA family."""
 
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ _SAME = (
 )
 # Parameters of MRA attention that are fields of the config.
 _OPTIONS = {one.name for one in fields(MRAOptions)} & {one.name for one in fields(MraConfig)}
+_DEFAULTS = asdict(MRAOptions())
 _LEAST_HEAD_SIZE = 32
 
 
@@ -107,7 +108,11 @@ def to_mra(model: PreTrainedModel, drop: Collection[str] = (), **params: Any) ->
     new.load_state_dict(_mapped(model, new, table, drop), assign=True)
     new.tie_weights()
     new.train(model.training)
-    others = {name: value for name, value in params.items() if name not in own}
+    others = {
+        name: value
+        for name, value in params.items()
+        if name not in own and (name not in _DEFAULTS or value != _DEFAULTS[name])
+    }
     return patch(new, **others) if others else new
 
 

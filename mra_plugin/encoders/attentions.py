@@ -1,15 +1,20 @@
 """Exact attention and others in one encoder, side by side."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from mra_plugin.adapters.patching import patch
+from mra_plugin.adapters.transformers.config_attention import MRA
 from mra_plugin.adapters.transformers.modules import copy_with_same_weights
 from mra_plugin.errors import UserError
 from mra_plugin.registry import get_attention
 
 from .exact import APPROXIMATE, EXACT
+
+# For attentions with a budget that know no presets.
+_BLOCK_PER_ROW = 8
 
 
 def exact_attention(model: PreTrainedModel) -> tuple[str, bool]:
@@ -24,25 +29,28 @@ def exact_attention(model: PreTrainedModel) -> tuple[str, bool]:
 
 
 def with_attention(
-    model: PreTrainedModel, name: str, block_per_row: int
+    model: PreTrainedModel, name: str, options: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A copy of the model, with the same weights in memory, that uses another attention.
 
     Args:
         model: as `loading.load_encoder` gives it.
         name: a registered backend.
-        block_per_row: parameter for backends that have it.
+        options: of MRA attention, as `mra_plugin.patch` takes them; other backends with a budget
+            get ``"block_per_row"`` alone.
 
     Returns:
-        (the copy, the parameters that the backend was given).
+        (the copy, the parameters that the backend was given: those that its config holds).
 
     Raises:
         UserError: the model can't take this attention.
     """
-    accepted = "budget" in get_attention(name).serves
-    params = {"block_per_row": block_per_row} if accepted else {}
+    params = dict(options)
+    if name != MRA:
+        accepted = "budget" in get_attention(name).serves
+        params = {"block_per_row": options.get("block_per_row", _BLOCK_PER_ROW)} if accepted else {}
     try:
         twin = patch(copy_with_same_weights(model), attention=name, **params)
     except (TypeError, ValueError) as error:
         raise UserError(f"can't use {name!r} in this model: {error}") from None
-    return twin, params
+    return twin, dict(twin.config.mra) if name == MRA else params

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 
 from mra_plugin.adapters.patching import patch
 from mra_plugin.adapters.transformers.attention_function import attention_forward
-from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA
+from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA, stored_params
 from mra_plugin.adapters.transformers.families.table import Family, family_of_layer
 from mra_plugin.adapters.transformers.masks import make_mask, read_mask, read_model_mask
 from mra_plugin.adapters.transformers.modules import configs_in, copy_with_same_weights, encoders_in
@@ -117,7 +117,7 @@ def _listen(twin: nn.Module, record: _Record) -> None:
     for config in configs_in([twin]):
         if not _is_ours(config) or id(config) in hooked:
             continue
-        params = getattr(config, str(config._attn_implementation), None) or {}
+        params = stored_params(config, str(config._attn_implementation))
         if config._attn_implementation == MRA:
             params = {"name": MRA, **params}
         setattr(config, _RECORDING, params)

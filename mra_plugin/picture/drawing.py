@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mra_plugin.encoders.capture import AttentionInputs, attention_inputs
 from mra_plugin.errors import UserError
 from mra_plugin.ops import MRAOptions
+from mra_plugin.ops.presets import expand_preset
 
 from .head_comparison import HeadComparison, compare_head
 
@@ -22,6 +23,9 @@ SIZE = (10, 8.6)  # inches
 # Lines between more blocks than this would hide what they divide.
 _MOST_BLOCKS_WITH_LINES = 32
 
+# Unlike for any eye, as the report's colours are.
+_BLUE, _VERMILION, _GREY = "#0072b2", "#d55e00", "#e8e8e8"
+
 
 def plot_attention(
     model: nn.Module,
@@ -30,13 +34,15 @@ def plot_attention(
     layer: int = 0,
     head: int = 0,
     figure: Figure | None = None,
+    preset: str | None = None,
     **options: Any,
 ) -> Figure:
     """Draws one head of an encoder: its exact attention matrix, MRA's, and what lies between.
 
     The four parts: both matrices on one logarithmic scale, their difference, and the block pairs
-    that MRA computes exactly. Above them stand how far the head's output is from the exact one,
-    and the share of token pairs that were computed exactly. In a notebook, after
+    that MRA computes exactly, with marks above the keys that every query sees exactly. The title
+    says how far the head's output is from the exact one, and which share of the token pairs was
+    computed exactly. In a notebook, after
     ``%matplotlib inline``, the figure shows as the value of its cell.
 
     The layer is handed what flows through exact attention; in a model that `mra_plugin.patch`
@@ -49,6 +55,8 @@ def plot_attention(
         layer: number of the layer, from 0.
         head: number of the head, from 0.
         figure: an empty figure to draw into, about 10 by 9 inches; None makes one.
+        preset: one of `mra_plugin.ops.PRESETS`, which stands for all options that are not given;
+            None stands for their defaults, the paper's.
         **options: of MRA, those of `mra_plugin.ops.MRAOptions`, such as ``block_per_row``.
 
     Returns:
@@ -59,10 +67,10 @@ def plot_attention(
         TypeError: an option is unknown or has the wrong type, or ``model`` holds no transformers
             model.
         ValueError: there is no such layer or head, the layer is local by design, there is more
-            than one sequence, it is too long, the model can't take another attention, or an
-            option has a wrong value.
+            than one sequence, it is too long, the model can't take another attention, there is
+            no such preset, or an option has a wrong value.
     """
-    choice = MRAOptions(**options)
+    choice = MRAOptions(**expand_preset({"preset": preset, **options}))
     layers = attention_inputs(model, **inputs)
     comparison = compare_head(pick_layer(layers, layer), head, choice)
     return draw_head(comparison, f"layer {layer}, head {head}", figure)
@@ -135,10 +143,11 @@ def _draw_blocks(axes: Axes, comparison: HeadComparison) -> None:
     tokens, blocks = len(comparison.exact), len(comparison.chosen)
     borders = [index * comparison.block_size - 0.5 for index in range(blocks + 1)]
     edges = (borders[0], borders[-1], borders[-1], borders[0])
-    colours = ListedColormap(["#e8e8e8", "#0072b2"])
+    colours = ListedColormap([_GREY, _BLUE])
     axes.imshow(comparison.chosen.numpy(), extent=edges, cmap=colours, vmin=0, vmax=1)
+    keys = f" and {len(comparison.salient)} keys" if len(comparison.salient) else ""
     axes.set(
-        title=f"{comparison.chosen.sum()} of {blocks**2} blocks exact: "
+        title=f"{comparison.chosen.sum()} of {blocks**2} blocks{keys} exact: "
         f"{comparison.kept:.0%} of the weight",
         xlabel="key token",
         ylabel="query token",
@@ -150,3 +159,23 @@ def _draw_blocks(axes: Axes, comparison: HeadComparison) -> None:
         axes.set_yticks(borders[1:-1], minor=True)
         axes.grid(which="minor", color="white", linewidth=1)
         axes.tick_params(which="minor", length=0)
+    if len(comparison.salient):
+        _mark_keys(axes, comparison.salient)
+
+
+def _mark_keys(axes: Axes, keys: Tensor) -> None:
+    """Ticks above the columns of keys, outside of the blocks, and what they mean below."""
+    above = axes.get_xaxis_transform()  # tokens along the axis, its height as 1
+    axes.plot(
+        keys.numpy(),
+        [1.025] * len(keys),
+        linestyle="none",
+        marker="|",
+        markersize=8,
+        color=_VERMILION,
+        transform=above,
+        clip_on=False,
+        label="a key that every query sees exactly",
+    )
+    axes.set_title(axes.get_title(), pad=16)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)

@@ -27,6 +27,7 @@ class HeadComparison:
         mra: the matrix that MRA stands for, likewise.
         chosen: the block pairs that are exact, bool [X, Y].
         block_size: tokens per block.
+        salient: the keys that every query sees exactly, int64, in rising order.
         relative_error: distance of the head's output from the exact one, relative to the latter
             (Frobenius norms).
         cosine: cosine between a token's output and its exact one, mean over tokens.
@@ -38,6 +39,7 @@ class HeadComparison:
     mra: Tensor
     chosen: Tensor
     block_size: int
+    salient: Tensor
     relative_error: float
     cosine: float
     density: float
@@ -79,15 +81,19 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
     scale = query.shape[-1] ** -0.5 if inputs.scale is None else inputs.scale
     exact = exact_weights(query, key, scale=scale)[0, 0]
     mra = mra_attention_weights(query, key, scale=scale, **asdict(options))[0, 0]
-    chosen = plan_blocks(query, key, None, None, options, scale).chosen[0, 0]
+    plan = plan_blocks(query, key, None, None, options, scale)
+    chosen, salient = plan.chosen[0, 0], plan.salient[0, 0]
+    salient = salient[salient >= 0]  # there may be fewer than were asked for
     block = torch.arange(query.shape[2]) // options.block_size
     computed = chosen[block[:, None], block]
+    computed[:, salient] = True
     out, target = (weights @ value[0, 0] for weights in (mra, exact))
     return HeadComparison(
         exact=exact,
         mra=mra,
         chosen=chosen,
         block_size=options.block_size,
+        salient=salient,
         relative_error=((out - target).norm() / target.norm()).item(),
         cosine=cosine_similarity(out, target, dim=-1).mean().item(),
         density=computed.float().mean().item(),

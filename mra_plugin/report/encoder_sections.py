@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from mra_plugin.ops.presets import shorten_options
+
 from . import numbers
 from .results import MRA, EncoderTiming, Results
 from .tables import Section, Table, of_tables
@@ -19,10 +21,11 @@ def compare(results: Results) -> Section | None:
 
 
 def attention_name(timing: EncoderTiming) -> str:
-    """The attention with its parameters: "MRA, 8 blocks per row"."""
+    """The attention with its parameters: "MRA, 8 blocks per row" or "MRA, preset close"."""
+    spelled = {"block_per_row": "{} blocks per row", "preset": "preset {}"}
     params = (
-        f"{value} blocks per row" if name == "block_per_row" else f"{name}={value}"
-        for name, value in timing.params.items()
+        spelled.get(name, f"{name}={{}}").format(value)
+        for name, value in shorten_options(timing.params).items()
     )
     return ", ".join(["MRA" if timing.attention == MRA else timing.attention, *params])
 

@@ -52,6 +52,9 @@ class TrainingConfig:
     block_per_row: int | None = field(
         default=None, metadata=_told("N", "Its exact blocks per row.")
     )
+    preset: str | None = field(
+        default=None, metadata=_told("NAME", "Its set of options, paper or close, if it is mra.")
+    )
     # "self" is ``model`` with exact attention.
     distill: str | None = field(
         default=None, metadata=_told("TEACHER", "Exact teacher: folder, id, or `self`.")
@@ -144,6 +147,11 @@ def _check(config: TrainingConfig) -> None:
         raise UserError("eval_data and eval_share exclude each other")
     if config.block_per_row is not None and config.attention is None:
         raise UserError("block_per_row is a parameter of attention: give attention as well")
+    if config.preset is not None and config.attention != "mra":
+        raise UserError(
+            f"preset is a set of options of attention 'mra': give attention 'mra' as well, "
+            f"got {config.attention!r}"
+        )
     if config.task == "mlm" and config.steps is None:
         raise UserError("steps must be given: the text is a stream whose end is not known")
     if config.distill is not None and config.task != "mlm":

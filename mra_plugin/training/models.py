@@ -116,7 +116,7 @@ def put_attention(model: PreTrainedModel, config: TrainingConfig) -> None:
     params = {} if config.block_per_row is None else {"block_per_row": config.block_per_row}
     try:
         if config.attention is not None:
-            patch(model, attention=config.attention, **params)
+            patch(model, attention=config.attention, preset=config.preset, **params)
         sharded = attends_across(model.config)
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"can't use attention {config.attention!r}: {error}") from None

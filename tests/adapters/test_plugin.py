@@ -32,9 +32,10 @@ def test_it_calls_the_operators_with_its_options() -> None:
     assert "block_per_row=2" in repr(attention)
 
 
-def test_its_parameters_are_the_options_and_the_implementation() -> None:
+def test_its_parameters_are_the_options_a_preset_and_the_implementation() -> None:
     listed = get_attention("mra").parameters
-    expected = {field.name: field.default for field in fields(MRAOptions)} | {"impl": "auto"}
+    expected = {field.name: field.default for field in fields(MRAOptions)}
+    expected |= {"impl": "auto", "preset": None}
     assert {name: one.default for name, one in listed.items()} == expected
     # The call keeps its own.
     assert "query" in inspect.signature(build_attention("mra")).parameters

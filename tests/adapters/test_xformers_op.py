@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import mra_plugin
-from mra_plugin.ops import mra_attention
+from mra_plugin.ops import mra_attention, preset_options
 
 pytest.importorskip("xformers", reason="xformers has no wheel for this platform")
 
@@ -28,7 +28,7 @@ def inputs(*shape: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 def expected(tensors: list[Tensor], **options: Any) -> Tensor:
-    out = mra_attention(*(x.transpose(1, 2) for x in tensors), **OPTIONS, **options)
+    out = mra_attention(*(x.transpose(1, 2) for x in tensors), **{**OPTIONS, **options})
     return out.transpose(1, 2)
 
 
@@ -102,6 +102,23 @@ def test_packed_queries_and_keys_of_different_lengths(attend: Any) -> None:
     torch.testing.assert_close(out, torch.cat([first, second], 1))
 
 
+def test_a_preset_with_options_over_it(attend: Any) -> None:
+    """Also packed, where of each sequence it counts how short it is."""
+    from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+
+    tensors, others = inputs(1, 118, 2, 16), inputs(1, 118, 2, 16)
+    given = {**OPTIONS, "salient_keys": 3, "coarse_key_size": 2, "exact_up_to": 30}
+    whole = {**preset_options("close"), **given}
+    op = mra_plugin.xformers_op(preset="close", **given)
+    out = attend(*tensors, op=op, attn_bias=BlockDiagonalMask.from_seqlens([30, 80, 8]))
+    pieces = list(zip(*(x.split([30, 80, 8], 1) for x in others), strict=True))
+    wanted = torch.cat([expected(list(piece), **whole) for piece in pieces], 1)
+    exact = expected(list(pieces[0]), block_per_row=99)
+    torch.testing.assert_close(out[:, :30], exact, atol=1e-5, rtol=1e-5)
+    assert (wanted - expected(others)).abs().max() > 1e-2
+    assert_same_with_gradients(out, tensors, wanted, others)
+
+
 @pytest.mark.parametrize(
     ("queries", "keys", "message"),
     [([30, 20], [30, 21], "beyond the 50 keys, .*51"), ([30, 21], [30, 20], "all 50 queries")],
@@ -146,5 +163,7 @@ def test_what_it_cannot_do_it_declares(attend: Any, arguments: dict[str, Any], r
 def test_wrong_options_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="block_size"):
         mra_plugin.xformers_op(block_size=7)
+    with pytest.raises(ValueError, match='preset must be "paper" or "close", got \'near\''):
+        mra_plugin.xformers_op(preset="near")
     with pytest.raises(TypeError, match="blocks_per_row"):
         mra_plugin.xformers_op(blocks_per_row=7)

@@ -30,6 +30,13 @@ def refusal(result: Result) -> str:
         (["--lengths", ""], "--lengths takes positive whole numbers, got ''"),
         (["--block-per-row", "0"], "--block-per-row takes positive whole numbers, got '0'"),
         (["--block-per-row", "x"], "--block-per-row takes positive whole numbers, got 'x'"),
+        (["--preset", "near"], "--preset must be paper or close, got 'near'"),
+        (["--salient-keys", "-1"], "--salient-keys takes whole numbers from 0, got '-1'"),
+        (["--block-score", "max"], "--block-score must be mean or mass, got 'max'"),
+        (
+            ["--preset", "close", "--selection", "per_row", "--num-blocks", "9"],
+            "num_blocks=9 is a budget for the whole matrix",
+        ),
         (["--dtype", "int8"], "--dtype must be one of float32, float16, bfloat16, float64"),
         (["--device", "gpu"], "--device 'gpu' can't be used here; available: cpu"),
         (["--device", "cuda:99"], "--device 'cuda:99' can't be used here; available: cpu"),

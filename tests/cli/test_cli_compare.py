@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from mra_plugin.ops import preset_options
+from mra_plugin.registry import build_attention, register_attention
+
 Mra = Callable[..., Result]
 
 
@@ -64,10 +67,48 @@ def test_each_attention_gets_a_table_and_only_the_parameters_it_has(
         mra, tmp_path, "--model", tiny_bert, "--text", letters, "--lengths", "40",
         "--attention", "sdpa", "--attention", "mra", "--attention", "sdpa",
     )  # fmt: skip
-    assert figures["attention"] == {"sdpa": {}, "mra": {"block_per_row": 8}}
+    assert figures["attention"] == {"sdpa": {}, "mra": preset_options("close")}
     assert [row["attention"] for row in figures["results"]] == ["sdpa", "mra"]
     assert figures["results"][0]["token_cosine"] == pytest.approx(1, abs=1e-6)
     assert result.stdout.count("beside exact attention") == 2
+    assert "mra (preset=close) beside exact attention" in result.stdout
+
+
+def test_presets_and_options_over_them(
+    mra: Mra, tiny_bert: Path, letters: Path, tmp_path: Path
+) -> None:
+    result, figures = compared(
+        mra, tmp_path, "--model", tiny_bert, "--text", letters, "--lengths", "40,96",
+        "--preset", "close", "--block-size", 8, "--block-per-row", 1, "--salient-keys", 3,
+        "--exact-up-to", 50, "--coarse-key-size", 2,
+    )  # fmt: skip
+    preset = preset_options("close")
+    changed = {"block_size": 8, "block_per_row": 1, "salient_keys": 3, "exact_up_to": 50}
+    changed |= {"coarse_key_size": 2}
+    assert figures["attention"] == {"mra": {**preset, **changed}}
+    assert "mra: sequences of up to 50 tokens get exact attention" in result.stdout
+    short, long = (row["token_cosine"] for row in figures["results"])
+    assert short == pytest.approx(1, abs=1e-6)
+    assert long < 0.99999
+    title = "".join(result.stdout.split("beside")[0].split())
+    assert title.startswith("mra(preset=close,")
+    assert "block_per_row=1," in title
+
+
+def test_other_attentions_with_a_budget_get_the_flag_or_eight(
+    mra: Mra, tiny_bert: Path, letters: Path, tmp_path: Path
+) -> None:
+    @register_attention("with-budget", serves={"budget"})
+    def build(*, block_per_row: int) -> Any:
+        return build_attention("mra", block_per_row=block_per_row)
+
+    given = ("--model", tiny_bert, "--text", letters, "--lengths", "40", "--attention")
+    _, figures = compared(mra, tmp_path, *given, "with-budget")
+    assert figures["attention"] == {"with-budget": {"block_per_row": 8}}
+    _, figures = compared(mra, tmp_path, *given, "with-budget", "--block-per-row", 2)
+    assert figures["attention"] == {"with-budget": {"block_per_row": 2}}
+    result = mra("compare", *given, "with-budget", "--preset", "close")
+    assert "--preset is an option of mra, which is not compared" in result.stderr
 
 
 def test_notes_say_what_was_stretched(

@@ -70,7 +70,7 @@ def test_rotary_positions_need_no_tiling(tmp_path: Path) -> None:
 def test_copies_share_weights_and_leave_the_model_exact(tiny_bert: Path) -> None:
     model, _ = loading.load_encoder(str(tiny_bert), CPU, torch.float32)
     before = read(model, 48)
-    twin, params = attentions.with_attention(model, "mra", 1)
+    twin, params = attentions.with_attention(model, "mra", {"block_per_row": 1})
     assert params == {"block_per_row": 1}
     tensors = [chain(one.parameters(), one.buffers()) for one in (model, twin)]
     assert all(own is shared for own, shared in zip(*tensors, strict=True))

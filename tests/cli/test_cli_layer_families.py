@@ -89,7 +89,7 @@ def test_the_budget_of_an_mra_model_is_that_of_the_length(tmp_path: Path) -> Non
     own = read(mra_plugin.patch(model, block_per_row=1), 96)
     exact, _ = loading.load_encoder(str(tmp_path), CPU, torch.float32)
     learned = extend_positions(exact, 1024)
-    twin, _ = attentions.with_attention(exact, "mra", 1)
+    twin, _ = attentions.with_attention(exact, "mra", {"block_per_row": 1})
     assert not torch.allclose(read(twin, 96), own, atol=1e-3)
     fit_budget(twin, learned, 96)
     torch.testing.assert_close(read(twin, 96), own)

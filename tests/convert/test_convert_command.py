@@ -17,9 +17,11 @@ from typer.testing import Result
 import mra_plugin
 from mra_plugin.convert import job, stretch
 from mra_plugin.encoders.demo import demo_model
+from mra_plugin.ops import preset_options
 
 Run = Callable[..., Result]
 LONG = 200
+CLOSE, PAPER = preset_options("close"), preset_options("paper")
 
 
 def refusal(result: Result) -> str:
@@ -58,10 +60,12 @@ def test_class_heads_and_ties_stay(name: str, mra_convert: Run, tmp_path: Path) 
     assert "modules" not in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "letters.txt", "out"]
 
-    # As a user loads it: with budget for all blocks of a short input.
+    # As a user loads it: a short input is exact.
     loaded = type(source).from_pretrained(tmp_path / "out").eval()
     assert loaded.config._attn_implementation == "mra"
-    assert loaded.config.mra == {"block_per_row": 8}
+    assert loaded.config.mra == CLOSE
+    summary = " ".join(result.stdout.split())
+    assert f"attention mra (preset=close) exact up to {CLOSE['exact_up_to']} tokens" in summary
     torch.testing.assert_close(read(loaded, 40), expected, atol=2e-5, rtol=2e-5)
     assert read(loaded, LONG).isfinite().all()
     words, decoder = loaded.get_input_embeddings(), loaded.get_output_embeddings()
@@ -97,7 +101,7 @@ def test_other_families(family: str, mra_convert: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     loaded = tf.AutoModel.from_pretrained(tmp_path / "out").eval()
     own = "mra" in family
-    assert loaded.config.mra == ({} if own else {"block_per_row": 8})
+    assert loaded.config.mra == ({} if own else CLOSE)
     if own:
         assert loaded.config.attention_options()["num_blocks"] == 400 // 32
     # Attention is MRA's: with the smallest budget it is another.
@@ -150,6 +154,23 @@ def test_to_mra(mra_convert: Run, tmp_path: Path) -> None:
     )
 
 
+def test_to_mra_keeps_the_papers_scheme(mra_convert: Run, tmp_path: Path) -> None:
+    save(make("RobertaForMaskedLM"), tmp_path / "in")
+
+    def fields_of(*arguments: object) -> dict[str, object]:
+        command = [tmp_path / "in", tmp_path / "out", "--to", "mra", "--overwrite", *arguments]
+        result = mra_convert(*command)
+        assert result.exit_code == 0, result.output
+        config = config_of(tmp_path / "out")
+        assert "mra" not in config
+        return {name: config[name] for name in PAPER if name != "num_blocks"}
+
+    others = {name: value for name, value in PAPER.items() if name != "num_blocks"}
+    assert fields_of() == {**others, "block_per_row": 8}
+    others = {name: value for name, value in CLOSE.items() if name != "num_blocks"}
+    assert fields_of("--preset", "close", "--exact-up-to", 7) == {**others, "exact_up_to": 7}
+
+
 def test_to_mra_with_a_pooler(mra_convert: Run, tmp_path: Path) -> None:
     save(make("BertModel"), tmp_path / "in")
     command = [tmp_path / "in", tmp_path / "out", "--max-length", LONG, "--to", "mra"]
@@ -184,6 +205,50 @@ def test_a_second_time_keeps_the_parameters(mra_convert: Run, tmp_path: Path) ->
     params = {"block_per_row": 2, "block_size": 8}
     assert config_of(tmp_path / "once")["mra"] == params
     assert config_of(tmp_path / "twice")["mra"] == {**params, "selection": "per_row"}
+
+
+def test_presets(mra_convert: Run, tmp_path: Path) -> None:
+    save(make("RobertaModel"), tmp_path / "in")
+    over = ["--exact-up-to", 0, "--salient-keys", 2, "--block-per-row", 1, "--set", "impl=eager"]
+    result = mra_convert(tmp_path / "in", tmp_path / "once", "--preset", "close", *over)
+    assert result.exit_code == 0, result.output
+    changed = {"exact_up_to": 0, "salient_keys": 2, "block_per_row": 1, "impl": "eager"}
+    assert config_of(tmp_path / "once")["mra"] == {**CLOSE, **changed}
+    assert "attention mra (preset=close, " in " ".join(result.stdout.split())
+    # One that is given goes before what the checkpoint has.
+    assert mra_convert(tmp_path / "once", tmp_path / "twice", "--preset", "paper").exit_code == 0
+    assert config_of(tmp_path / "twice")["mra"] == PAPER
+    refused = mra_convert(
+        tmp_path / "in", tmp_path / "no", "--attention", "ulysses", "--preset", "close"
+    )
+    assert "preset='close' is a set of options of attention 'mra'" in refusal(refused)
+
+
+def test_an_empty_config_mra_stays_the_papers(mra_convert: Run, tmp_path: Path) -> None:
+    """As `patch` left it in version 0.1."""
+    model = mra_plugin.patch(make("RobertaModel"))
+    model.config.mra = {}
+    save(model, tmp_path / "in")
+    assert mra_convert(tmp_path / "in", tmp_path / "out").exit_code == 0
+    assert config_of(tmp_path / "out")["mra"] == PAPER
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--salient-keys", 3],
+        ["--salient-keys", 3, "--approx-mode", "sparse", "--coarse-key-size", 2],
+        ["--num-blocks", 2, "--exact-up-to", 9, "--block-score", "mass"],
+        ["--selection", "per_row", "--block-per-row", 1, "--salient-keys", 99],
+    ],
+    ids=str,
+)
+def test_a_full_budget_is_exact_with_any_options(
+    options: list[object], mra_convert: Run, tmp_path: Path
+) -> None:
+    save(make("RobertaModel"), tmp_path / "in")
+    result = mra_convert(tmp_path / "in", tmp_path / "out", "--block-size", 8, *options)
+    assert result.exit_code == 0, result.output
 
 
 def test_the_summary_tells_closeness_by_length(mra_convert: Run, tmp_path: Path) -> None:
@@ -318,8 +383,9 @@ def test_demo_encoder(mra_convert: Run, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text(topics["class"] + topics["calls"])
     result = mra_convert(
-        demo_model(), tmp_path / "out", "--max-length", 1024, "--lengths", 600, "--text", text
-    )
+        demo_model(), tmp_path / "out", "--max-length", 1024, "--lengths", 600, "--text", text,
+        "--block-per-row", 8,
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("   600"))
     assert 0.9 < float(row[1]) < 0.999

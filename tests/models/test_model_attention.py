@@ -46,6 +46,8 @@ def attended(model: nn.Module, hidden_states: Tensor, mask: Tensor) -> Tensor:
         {"initial_prior_first_n_blocks": 1},
         {"initial_prior_diagonal_n_blocks": 1, "block_per_row": 1},
         {"block_size": 32, "block_per_row": 1},
+        {"coarse_key_size": 4, "salient_keys": 3, "block_score": "mass"},
+        {"exact_up_to": 50},
     ],
     ids=str,
 )

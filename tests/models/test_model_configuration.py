@@ -14,6 +14,9 @@ from mra_plugin import MraConfig
 from mra_plugin.adapters.transformers.families.mra_options import options_of
 from mra_plugin.ops import MRAOptions
 
+# What transformers' MRA has not, but keeps in its files.
+OWN = {"coarse_key_size": 4, "salient_keys": 3, "block_score": "mass", "exact_up_to": 9}
+
 
 def test_defaults() -> None:
     expected = {
@@ -39,6 +42,10 @@ def test_defaults() -> None:
         "eos_token_id": 2,
         "block_size": 32,
         "selection": "global",
+        "coarse_key_size": None,
+        "salient_keys": 0,
+        "block_score": "mean",
+        "exact_up_to": 0,
     }
     made = MraConfig()
     assert {name: getattr(made, name) for name in expected} == expected
@@ -46,7 +53,7 @@ def test_defaults() -> None:
 
 
 def test_files_go_both_ways(tmp_path: Path) -> None:
-    ours = config(hidden_act="relu", num_labels=3, block_per_row=7)
+    ours = config(hidden_act="relu", num_labels=3, block_per_row=7, **OWN)
     ours.save_pretrained(tmp_path)
     assert MraConfig.from_pretrained(tmp_path).to_dict() == ours.to_dict()
     written = json.loads((tmp_path / "config.json").read_text())
@@ -55,7 +62,7 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
     theirs = TheirConfig.from_pretrained(tmp_path)
     theirs.save_pretrained(tmp_path)
     again = MraConfig.from_pretrained(tmp_path)
-    shared = set(ours.to_dict()) & set(TheirConfig().to_dict()) | {"id2label", "block_size"}
+    shared = set(ours.to_dict()) & set(TheirConfig().to_dict()) | {"id2label", "block_size", *OWN}
     for name in shared - {"transformers_version"}:
         assert getattr(again, name) == getattr(ours, name) == getattr(theirs, name), name
 
@@ -75,6 +82,11 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
         ("block_per_row", 0),
         ("approx_mode", "none"),
         ("selection", "best"),
+        ("coarse_key_size", 3),
+        ("coarse_key_size", 32),
+        ("salient_keys", -1),
+        ("block_score", "max"),
+        ("exact_up_to", -1),
         ("initial_prior_first_n_blocks", -1),
         ("initial_prior_diagonal_n_blocks", -1),
         ("position_embedding_type", "rotary"),
@@ -96,7 +108,16 @@ def test_unknown_problem_types_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("block_per_row", "4"), ("hidden_size", 64.0), ("approx_mode", 1)]
+    ("field", "value"),
+    [
+        ("block_per_row", "4"),
+        ("hidden_size", 64.0),
+        ("approx_mode", 1),
+        ("coarse_key_size", 4.0),
+        ("salient_keys", "3"),
+        ("block_score", None),
+        ("exact_up_to", None),
+    ],
 )
 def test_wrong_types_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(StrictDataclassFieldValidationError, match=field):
@@ -130,6 +151,19 @@ def test_options_that_are_no_fields(tmp_path: Path) -> None:
         config(num_blocks="9")
     with pytest.raises(ValueError, match=r"num_blocks=9 .*selection"):
         config(num_blocks=9, selection="per_row")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_relative_positions_do_not_know_what_is_new(name: str) -> None:
+    given = {name: OWN[name]}
+    with pytest.raises(ValueError, match=f"relative positions does not know {name}$"):
+        config(position_embedding_type="relative_key", **given)
+    model = make(position_embedding_type="relative_key")
+    before = model.config.to_dict()
+    for params in (given, {"preset": "close"}):
+        with pytest.raises(ValueError, match=f"relative positions does not know .*{name}"):
+            mra_plugin.patch(model, **params)
+    assert model.config.to_dict() == before
 
 
 def test_every_option_is_read_from_the_config() -> None:

@@ -22,6 +22,17 @@ NYSTROM = {"name": "nystrom", "num_landmarks": 8}
 ATTENTION = {
     "mra": MRA,
     "mra per row, sparse": {**MRA, "selection": "per_row", "approx_mode": "sparse"},
+    # Of the two padded sequences one is exact.
+    "mra, all of it new": {
+        **MRA,
+        "selection": "per_row",
+        "block_per_row": 2,
+        "coarse_key_size": 2,
+        "salient_keys": 5,
+        "block_score": "mass",
+        "exact_up_to": 50,
+    },
+    "mra preset": {"name": "mra", "preset": "close", "block_per_row": 2, "exact_up_to": 0},
     "nystrom": NYSTROM,
     "sdpa": {"name": "sdpa"},
     "a plugin's": {"name": "first-token", "factor": 0.5},

@@ -122,6 +122,17 @@ def test_says_what_is_repeated(plot: Mra, tmp_path: Path) -> None:
     ]
 
 
+def test_a_preset_and_what_is_exact_for_being_short(plot: Mra, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    short = plot("--preset", "close", "--exact-up-to", 150, "--save", path)
+    assert "density 100.0%" in short.stdout
+    assert "all is exact, as sequences of up to 150 tokens are (--exact-up-to)" in short.stdout
+    options = ("--preset", "close", "--block-per-row", 2, "--exact-up-to", 149, "--salient-keys", 1)
+    result = plot(*options, "--save", path)
+    assert "density 100.0%" not in result.stdout
+    assert "exact-up-to" not in result.stdout
+
+
 def test_opens_a_window_without_save(plot: Mra, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Figure] = []
     monkeypatch.setattr(matplotlib, "get_backend", lambda: "QtAgg")
@@ -150,6 +161,8 @@ def test_opens_a_window_without_save(plot: Mra, monkeypatch: pytest.MonkeyPatch)
             "--approx-mode must be full or sparse, got 'x'",
         ),
         (("--save", "a.png", "--selection", "x"), "--selection must be global or per_row, got 'x'"),
+        (("--save", "a.png", "--block-size", 9), "block_size must be a power of two"),
+        (("--save", "a.png", "--preset", "x"), "--preset must be paper or close, got 'x'"),
         (("--save", "a.png", "--text", "none.txt"), "can't read --text 'none.txt'"),
     ],
 )

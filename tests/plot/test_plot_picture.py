@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 import mra_plugin
 from mra_plugin import plot_attention
+from mra_plugin.ops import preset_options
 
 OPTIONS = {"block_size": 8, "block_per_row": 2}
 TOKENS = 70  # nine blocks, the last one short
@@ -107,6 +108,43 @@ def test_figures_beside_the_picture(model: nn.Module, real: int) -> None:
     assert error == pytest.approx(((out - target).norm() / target.norm()).item(), abs=6e-4)
     assert cosine == pytest.approx(cosine_similarity(out, target).mean().item(), abs=6e-5)
     assert density == pytest.approx((sparse > 0).float().mean().item(), abs=6e-4)
+
+
+def test_salient_keys_are_marked_and_counted(model: nn.Module) -> None:
+    given, options = inputs(45), {**OPTIONS, "salient_keys": 4, "coarse_key_size": 2}
+    figure = plot_attention(model, given, layer=0, head=1, **options)
+    block_part = parts(figure)[3]
+    (marks,) = block_part.lines
+    keys = torch.as_tensor(marks.get_xdata())
+    assert len(set(keys.tolist())) == 4
+    assert keys.max() < 45
+    (label,) = (text.get_text() for text in block_part.get_legend().get_texts())
+    assert label == "a key that every query sees exactly"
+
+    # Without the coarse scale, weights are where the chosen blocks and these keys are.
+    sparse = mra_matrix(model, 1, given, **{**options, "approx_mode": "sparse"})[:45, :45]
+    assert (sparse[:, keys] > 0).all()
+    exact = matrix_of(model, 0, 1, **given)[:45, :45]
+    held = exact.where(sparse > 0, torch.zeros(())).sum() / exact.sum()
+    title = f"{shown(block_part).sum()} of 36 blocks and 4 keys exact: {held:.0%} of the weight"
+    assert block_part.get_title() == title
+    density = figures(figure.get_suptitle())[2]
+    assert density == pytest.approx((sparse > 0).float().mean().item(), abs=6e-4)
+    # No other picture has marks.
+    assert not parts(plot_attention(model, given, **OPTIONS))[3].lines
+    assert (
+        len(parts(plot_attention(model, given, **OPTIONS, salient_keys=99))[3].lines[0].get_xdata())
+        == 45
+    )
+
+
+def test_a_preset(model: nn.Module) -> None:
+    options = {**OPTIONS, "coarse_key_size": 2, "exact_up_to": 0}
+    whole = plot_attention(model, inputs(), **{**preset_options("close"), **options})
+    figure = plot_attention(model, inputs(), preset="close", **options)
+    assert figure.get_suptitle() == whole.get_suptitle()
+    short = plot_attention(model, inputs(), preset="close", exact_up_to=TOKENS)
+    assert figures(short.get_suptitle()) == (0, 1, 1)
 
 
 def test_second_layer_is_handed_what_exact_attention_gives(model: nn.Module) -> None:

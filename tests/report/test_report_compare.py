@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import Result
 from mra_plugin.cli.compare.report import Report
 from mra_plugin.encoders.measure import Comparison, Cost
 from mra_plugin.errors import UserError
+from mra_plugin.ops import PRESETS, MRAOptions
 from mra_plugin.report.results import Results
 from mra_plugin.report.sections import NAMES, section
 from mra_plugin.report.statements import statements
@@ -36,6 +38,21 @@ def test_a_table_for_each_attention(read: Read) -> None:
     assert "exact attention (sdpa)" in new
     assert "The model's 512 position embeddings are repeated up to 4096." in new
     assert "±" not in new
+
+
+def test_options_that_are_written_out_are_told_as_a_preset(read: Read) -> None:
+    content = comparison()
+    preset = PRESETS["close"]
+    for params, name in (
+        (asdict(preset), "MRA, preset close"),
+        (
+            asdict(replace(preset, block_per_row=preset.block_per_row + 1)),
+            f"MRA, preset close, {preset.block_per_row + 1} blocks per row",
+        ),
+        (asdict(MRAOptions(block_per_row=8)), "MRA, 8 blocks per row"),
+    ):
+        content["attention"]["mra"] = params
+        assert f"| tokens | exact | {name} | speed-up |" in updated(COMPARE, read(content))
 
 
 def test_only_what_was_compared_has_a_section(read: Read) -> None:

@@ -3,7 +3,9 @@
 Two attention implementations are registered with transformers, and each keeps its parameters in
 the config attribute of its own name:
 
-- ``"mra"``: ``config.mra`` holds the parameters of MRA attention;
+- ``"mra"``: ``config.mra`` holds the parameters of MRA attention. Without it, it is the preset for
+  pretrained models, written out there when a model is built; models of the MRA family have theirs
+  in fields of the config.
 - ``"efficient_attention"``: ``config.efficient_attention`` holds ``"name"``, any backend of the
   registry, and its parameters.
 """
@@ -17,7 +19,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from mra_plugin.ops.presets import (
+    FOR_PRETRAINED,
+    expand_preset,
+    names_an_option,
+    preset_options,
+)
 from mra_plugin.registry import AttentionBackend, build_attention, get_attention
+
+from .families.table import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -49,6 +59,9 @@ class BuiltAttention:
 # began, but an attribute as it is.
 _BUILT = SimpleNamespace()
 
+_FOR_PRETRAINED = preset_options(FOR_PRETRAINED)
+_WITH_FIELDS = tuple(family.model_type for family in FAMILIES if family.has_fields)
+
 # How often each backend was defined, as far as was seen here, as attributes for the same reason:
 # what was compiled with one definition is compiled again with the next.
 _DEFINITIONS = SimpleNamespace()
@@ -63,6 +76,52 @@ def implementation_of(name: str) -> str:
 def config_params(name: str, params: dict[str, Any]) -> dict[str, Any]:
     """What a config stores under `implementation_of(name)`."""
     return dict(params) if name == MRA else {"name": name, **params}
+
+
+def has_fields(config: PreTrainedConfig) -> bool:
+    """Whether a model has the options of MRA attention in fields of its config."""
+    return config.model_type in _WITH_FIELDS
+
+
+def written_out(config: PreTrainedConfig, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that ``config.mra`` is to hold, so that they mean the same from then on.
+
+    Args:
+        config: config of a model.
+        params: of MRA attention, as far as they are given; ``"preset"`` may be among them.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    given = expand_preset(params)
+    if has_fields(config) or names_an_option(params):
+        return given
+    return {**_FOR_PRETRAINED, **given}
+
+
+def settled_params(config: PreTrainedConfig) -> Any:
+    """What ``config.mra`` is to hold that holds what it holds; not checked.
+
+    An empty dict is what version 0.1 wrote for the paper's defaults, and stays that.
+
+    Returns:
+        Parameters without a preset's name, or None for a model of the MRA family that has none.
+
+    Raises:
+        ValueError: there is no such preset as it names.
+    """
+    stored = getattr(config, MRA, None)
+    if stored is None and not has_fields(config):
+        return dict(_FOR_PRETRAINED)
+    return expand_preset(stored) if isinstance(stored, dict) else stored
+
+
+def stored_params(config: PreTrainedConfig, implementation: str) -> Any:
+    """The parameters of an implementation in a config, as they are; not checked."""
+    stored = getattr(config, implementation, None)
+    if stored is not None:
+        return stored
+    return {} if implementation != MRA or has_fields(config) else _FOR_PRETRAINED
 
 
 def build(name: str, params: dict[str, Any]) -> Attention:
@@ -93,9 +152,7 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
     """
     if implementation is None:
         implementation = config._attn_implementation
-    stored = getattr(config, implementation, None)
-    if stored is None:
-        stored = {}
+    stored = stored_params(config, implementation)
     if not isinstance(stored, dict):
         raise TypeError(f"config.{implementation} must be a dict of parameters, got {stored!r}")
     if implementation == MRA:

@@ -4,6 +4,8 @@
 - A config names its implementation when it is written out, if it is one of the two. transformers
   reads ``attn_implementation`` from config.json but never writes it, and a model tuned for MRA
   would come back with exact attention without a word.
+- With the options of MRA attention written out, also where a model was asked for with ``"mra"`` and
+  nothing else: what a preset stands for may change, and a checkpoint may not.
 - ``config.output_attentions`` is allowed with the two, as they give the matrices.
 - A config that names one of the two imports this package when it is unpickled, so that a model goes
   to other processes whole.
@@ -22,7 +24,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from .config_attention import IMPLEMENTATIONS, attention_for
+from .config_attention import IMPLEMENTATIONS, MRA, attention_for, settled_params
 
 # Config attribute that remembers what `patch` replaced; never written to a file.
 BEFORE_PATCH = "_attention_before_patch"
@@ -50,6 +52,8 @@ def extend_configs() -> None:
         if implementation is not None:
             output["attn_implementation"] = implementation
             output[_NEEDS] = "import mra_plugin"
+        if self._attn_implementation == MRA and (params := settled_params(self)) is not None:
+            output[MRA] = params
         return output
 
     @functools.wraps(reduce)
@@ -122,6 +126,8 @@ def register_implementations() -> None:
             tell_of_excess_length(type(self))
             attention_for(self.config, implementation)  # refuses wrong parameters
             _hand_down_params(self.config, implementation)
+            if implementation == MRA:
+                _write_out_params(self.config)
         return implementation
 
     @functools.wraps(post_init)
@@ -188,6 +194,17 @@ def _hand_down_params(config: Any, implementation: str) -> None:
         inner = getattr(config, key, None)
         if inner is not None and getattr(inner, implementation, None) is None:
             setattr(inner, implementation, copy.deepcopy(params))
+
+
+def _write_out_params(config: Any) -> None:
+    """Has ``config.mra``, and that of the configs inside, say all that a preset stands for."""
+    params = settled_params(config)
+    if params is not None:
+        config.mra = params
+    for key in config.sub_configs:
+        inner = getattr(config, key, None)
+        if inner is not None:
+            _write_out_params(inner)
 
 
 def _with_subclasses(parent: type) -> list[type]:

@@ -12,7 +12,14 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .config_attention import IMPLEMENTATIONS, build, config_params, implementation_of
+from .config_attention import (
+    IMPLEMENTATIONS,
+    MRA,
+    build,
+    config_params,
+    implementation_of,
+    written_out,
+)
 from .excess_length import tell_of_excess_length
 from .families.class_patches import hand_out_config
 from .hooks import BEFORE_PATCH
@@ -36,21 +43,24 @@ def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:
     for encoder in reversed(encoders):  # a part's config goes before the whole's
         hand_out_config(encoder)
         tell_of_excess_length(type(encoder))
-    build(attention, params)  # refuses what is wrong before anything is changed
-    configs = configs_in(encoders)
-    for config in configs:
+    configs = [
+        (config, written_out(config, params) if attention == MRA else params)
+        for config in configs_in(encoders)
+    ]
+    for config, given in configs:  # refuses what is wrong before anything is changed
+        build(attention, given)
         if hasattr(config, "check_attention"):
-            config.check_attention(attention, params)
+            config.check_attention(attention, given)
     for name, value in params.items():
         _check_json(name, value)
 
     implementation = implementation_of(attention)
-    for config in configs:
+    for config, given in configs:
         if BEFORE_PATCH not in config.__dict__:
             setattr(config, BEFORE_PATCH, _state(config))
         for key in IMPLEMENTATIONS:
             config.__dict__.pop(key, None)
-        setattr(config, implementation, copy.deepcopy(config_params(attention, params)))
+        setattr(config, implementation, copy.deepcopy(config_params(attention, given)))
         _set_implementation(config, implementation)
 
 

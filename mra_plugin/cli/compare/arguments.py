@@ -1,7 +1,9 @@
 """What the options of the command line stand for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,7 +11,8 @@ from mra_plugin.environment import parse_device
 from mra_plugin.errors import UserError
 from mra_plugin.registry import AttentionError, get_attention
 
-from ..options import parse_dtype, parse_lengths, positive_number, writable
+from ..mra_options import check_together, given_options
+from ..options import parse_dtype, parse_lengths, writable
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Job:
         text: file to read; None means the demo's text.
         lengths: tokens, ascending.
         attentions: names of registered backends, each once.
-        block_per_row: budget for the backends that have one.
+        options: of MRA attention, as far as they are given; ``"preset"`` may be among them.
+            ``"block_per_row"`` is for all backends that have such a budget.
         device: where to run.
         dtype: of the weights.
         json: file for the figures.
@@ -31,7 +35,7 @@ class Job:
     text: Path | None
     lengths: list[int]
     attentions: list[str]
-    block_per_row: int
+    options: dict[str, Any]
     device: torch.device
     dtype: torch.dtype
     json: Path | None
@@ -43,18 +47,19 @@ def parse_job(
     text: Path | None,
     lengths: str,
     attentions: list[str],
-    block_per_row: str,
+    mra_options: Mapping[str, str | None],
     device: str | None,
     dtype: str,
     json: Path | None,
 ) -> Job:
     """Checks all that can be checked before anything is loaded."""
+    names = _attentions(attentions)
     return Job(
         model=model,
         text=text,
         lengths=parse_lengths(lengths),
-        attentions=_attentions(attentions),
-        block_per_row=positive_number("--block-per-row", block_per_row),
+        attentions=names,
+        options=_options(mra_options, names),
         device=parse_device(device),
         dtype=parse_dtype(dtype),
         json=writable("--json", json),
@@ -68,3 +73,14 @@ def _attentions(names: list[str]) -> list[str]:
         except AttentionError as error:
             raise UserError(f"--attention: {error}") from None
     return list(dict.fromkeys(names))
+
+
+def _options(given: Mapping[str, str | None], attentions: list[str]) -> dict[str, Any]:
+    options = given_options(given)
+    check_together(options)
+    if "mra" not in attentions and (of_mra := [one for one in options if one != "block_per_row"]):
+        raise UserError(
+            f"--{of_mra[0].replace('_', '-')} is an option of mra, which is not compared: "
+            "add --attention mra"
+        )
+    return options

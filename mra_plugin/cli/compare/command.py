@@ -2,16 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..console import console, printable
 from ..errors import one_clear_line
+from ..mra_options import takes_mra_options
 from ..options import DeviceOption, ModelOption, TextOption
 
 
+@takes_mra_options(without="close; what an MRA model's config says")
 def compare(
     model: ModelOption = None,
     text: TextOption = None,
@@ -26,13 +28,6 @@ def compare(
             show_default="mra",
         ),
     ] = None,
-    block_per_row: Annotated[
-        str,
-        typer.Option(
-            metavar="N",
-            help="Exact blocks per row of blocks, for attentions that have such a budget.",
-        ),
-    ] = "8",
     device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(metavar="DTYPE", help="float32, float16, bfloat16 or float64.")
@@ -40,12 +35,13 @@ def compare(
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write all figures to this file.")
     ] = None,
+    **mra_options: Any,
 ) -> None:
     """Shows how close to exact attention another one is, and how fast.
 
     Each row is one length: time and memory of a forward pass of the whole encoder, and the cosine
     between its output and the output with exact attention, by token and for the mean of all tokens
-    ("sentence").
+    ("sentence"). Other attentions than mra that have a budget get `--block-per-row` too, or else 8.
 
     Example: `mra compare --lengths 512,4096 --block-per-row 4 --json figures.json`
     """
@@ -61,7 +57,7 @@ def compare(
             text=text,
             lengths=lengths,
             attentions=attention or ["mra"],
-            block_per_row=block_per_row,
+            mra_options=mra_options,
             device=device,
             dtype=dtype,
             json=json,

@@ -41,8 +41,7 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
     tokens = tokenize(tokenizer, text, job.lengths[0])
     learned = extend_positions(exact, job.lengths[-1])
     twins = {
-        attention: with_attention(exact, attention, job.block_per_row)
-        for attention in job.attentions
+        attention: with_attention(exact, attention, job.options) for attention in job.attentions
     }
     others = {attention: twin for attention, (twin, _) in twins.items()}
     results: dict[str, list[Comparison]] = {attention: [] for attention in twins}
@@ -60,7 +59,11 @@ def run(job: Job, started: Callable[[str], None], finished: Callable[[], None]) 
     settings = _settings(job, exact_name)
     params = {attention: given for attention, (_, given) in twins.items()}
     repeated = tokens.repetitions(job.lengths[-1], learned)
-    report = Report(settings, params, results, _notes(settings, own, repeated), repeated)
+    notes = [
+        *_notes(settings, own, repeated),
+        *_exact_lengths(params, job.lengths),
+    ]
+    report = Report(settings, params, results, notes, repeated)
     if job.json is not None:
         try:
             write_whole(job.json, report.json())
@@ -96,4 +99,13 @@ def _notes(settings: dict[str, Any], own: bool, repeated: Repetitions) -> list[s
         "memory: the most that PyTorch had allocated at a time in one pass, beyond the weights; "
         "equal figures mean that other layers than attention set it",
         *repeated.sentences(),
+    ]
+
+
+def _exact_lengths(params: dict[str, dict[str, Any]], lengths: list[int]) -> list[str]:
+    """Says of which lengths an attention is exact, so that its cosines are 1."""
+    return [
+        f"{attention}: sequences of up to {limit} tokens get exact attention (exact_up_to)"
+        for attention, given in params.items()
+        if lengths[0] <= (limit := given.get("exact_up_to", 0))
     ]

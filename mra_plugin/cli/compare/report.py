@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mra_plugin.encoders.measure import Comparison, Cost
 from mra_plugin.encoders.repetitions import Repetitions
+from mra_plugin.ops.presets import shorten_options
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Report:
 
     def table(self, attention: str) -> Table:
         """The figures of one attention."""
-        params = ", ".join(f"{name}={value}" for name, value in self.params[attention].items())
+        given = shorten_options(self.params[attention])
+        params = ", ".join(f"{name}={value}" for name, value in given.items())
         table = Table(
             title=f"{attention}{f' ({params})' if params else ''} beside exact attention",
             title_justify="left",

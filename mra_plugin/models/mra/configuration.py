@@ -61,6 +61,12 @@ class MraConfig(PreTrainedConfig):
         initial_prior_first_n_blocks: the first n rows and columns of blocks come first.
         initial_prior_diagonal_n_blocks: block pairs with ``|x - y| <= n // 2`` come first.
         selection: ``"global"`` spends the budget where it matters most, ``"per_row"`` evenly.
+        coarse_key_size: keys per cell that what was not chosen is averaged over, a power of two up
+            to ``block_size``; None is ``block_size``.
+        salient_keys: keys of each head that every query sees exactly.
+        block_score: ``"mean"`` chooses blocks by the score of their means, ``"mass"`` by their
+            estimated share of the row.
+        exact_up_to: a sequence of at most so many real tokens gets exact attention.
             What else `mra_plugin.ops.MRAOptions` has can be given as well, such as ``num_blocks``
             for a budget in all that the length of the longest sequence does not say.
         pad_token_id: its row of the word table is not trained.
@@ -94,6 +100,10 @@ class MraConfig(PreTrainedConfig):
     initial_prior_first_n_blocks: int = 0
     initial_prior_diagonal_n_blocks: int = 0
     selection: str = "global"
+    coarse_key_size: int | None = None
+    salient_keys: int = 0
+    block_score: str = "mean"
+    exact_up_to: int = 0
     pad_token_id: int | None = 1
     bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 2

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from mra_plugin.ops import MRAOptions
+from mra_plugin.ops.presets import expand_preset
 
 _DEFAULTS = {field.name: field.default for field in fields(MRAOptions)}
 
@@ -21,11 +22,15 @@ def options_of(config: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         config: transformers' or this package's ``MraConfig``.
-        params: what goes before the config's attributes.
+        params: what goes before the config's attributes; ``"preset"`` may be among them.
 
     Returns:
         What differs from the defaults of `mra_plugin.ops.MRAOptions`, or may; not checked.
+
+    Raises:
+        ValueError: there is no such preset.
     """
+    params = expand_preset(params)
     options = stated_options(config)
     if "block_per_row" in params:
         # Else the config's budget in all would overrule the one per row that was asked for.

@@ -47,6 +47,7 @@ class Family:
         file: of this folder, with its `Layers`.
         twin: module of this package with a layer class of the same name, which projects and
             scales as that of transformers does.
+        has_fields: whether its configs have the options of MRA attention in fields of their own.
         approximates: whether its own attention approximates, so that it is exact only with
             another one in its place.
         scale: factor on the scores, from the channels of a head; None means 1/√D.
@@ -60,6 +61,7 @@ class Family:
     layer_class: str
     file: str
     twin: str | None = None
+    has_fields: bool = False
     approximates: bool = False
     scale: Callable[[int], float] | None = None
 
@@ -98,6 +100,7 @@ FAMILIES = (
         layer_class="MraSelfAttention",
         file="mra",
         twin="mra_plugin.models.mra.attention",
+        has_fields=True,
         approximates=True,
         scale=mra_scale,
     ),
