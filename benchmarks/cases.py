@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["attention", "layer", "closeness"]
+Kind = Literal["attention", "layer", "closeness", "retrieval"]
 Direction = Literal["forward", "training"]
 
 
@@ -14,7 +14,7 @@ class Case:
     """One benchmark: a method at a length.
 
     Attributes:
-        kind: attention alone, a whole encoder layer, or how close a method is.
+        kind: attention alone, a whole encoder layer, how close a method is, or how well it ranks.
         method: label of the method, the same in every kind.
         direction: a forward pass, or one with gradients.
         tokens: length of the sequence.
@@ -33,7 +33,7 @@ class Case:
     @property
     def group(self) -> str:
         """What pytest-benchmark shows side by side."""
-        direction = "" if self.kind == "closeness" else f", {self.direction}"
+        direction = f", {self.direction}" if self.kind in ("attention", "layer") else ""
         return f"{self.kind}{direction}, {self.tokens} tokens"
 
 

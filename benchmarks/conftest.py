@@ -93,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Below pytest-benchmark's table of times: ratios and errors, and what is missing."""
     session = getattr(config, "_benchmarksession", None)
     done = [one for one in getattr(session, "benchmarks", []) if "method" in one.extra_info]
-    for title, line in (("speed_up", _speed_line), ("budget", _closeness_line)):
+    for title, line in _LINES.items():
         found = [one for one in done if title in one.extra_info]
         if found:
             terminalreporter.section(_TITLES[title])
@@ -105,6 +105,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 _TITLES = {
     "speed_up": "times as fast as the reference (median, range over the rounds)",
     "budget": "how close to exact attention",
+    "mrr": "how well documents are found (MRR, and exact attention's)",
 }
 
 
@@ -126,6 +127,19 @@ def _closeness_line(one: Any) -> str:
         f"cost {extra['relative_cost']:6.3f}  relative error {extra['relative_error']:.3f}  "
         f"cosine {extra['cosine']:.4f}"
     )
+
+
+def _ranking_line(one: Any) -> str:
+    extra = one.extra_info
+    return (
+        f"{one.group:44} {extra['method']:12} {extra['mrr']:.3f}  ({extra['reference_mrr']:.3f})  "
+        f"first {extra['first_hits']} of {extra['documents']}  overlap {extra['overlap']:.2f}  "
+        f"cosine {extra['vector_cosine']:.4f}"
+    )
+
+
+# By the entry of extra_info that calls for it.
+_LINES = {"speed_up": _speed_line, "budget": _closeness_line, "mrr": _ranking_line}
 
 
 def _list_not_run(terminalreporter: Any, missing: list[NotRun]) -> None:
