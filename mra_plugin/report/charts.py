@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from . import numbers
-from .results import DIRECTIONS, ClosenessResult, Results, Timing
-from .style import ordered
+from .closeness_sections import with_additions
+from .results import DIRECTIONS, ClosenessResult, Results, RetrievalResult, Timing
+from .retrieval_sections import collections
+from .style import ADDITIONS, ordered
 from .timing_sections import reference
 
-Unit = Literal["tokens", "seconds", "bytes", "times", "share", "error"]
+Unit = Literal["tokens", "seconds", "bytes", "times", "share", "error", "score"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,25 @@ def charts(results: Results) -> list[Chart]:
     cost = Axis("multiply-adds, share of exact attention's", "share")
     density = Axis("density: share of pairs that are exact", "share")
     error = Axis("relative error of the output", "error")
-    dense = [one for one in results.closeness if one.density]
+    whole = [one for one in results.closeness if one.method not in ADDITIONS]
+    dense = [one for one in whole if one.density]
     found = [
+        _chart(
+            "ranking",
+            "Searching: how well documents are found",
+            tokens,
+            Axis("mean reciprocal rank of the right document", "score"),
+            _by_collection(results.retrieval, lambda one: float(one.tokens), lambda one: one.mrr),
+        ),
+        _chart(
+            "ranking-speed",
+            "Searching: what speed costs in ranking",
+            Axis("times as fast as exact attention in reading documents", "times"),
+            Axis("mean reciprocal rank, share of exact attention's", "score"),
+            _by_collection(
+                results.retrieval, lambda one: one.speed_up.median, lambda one: one.kept
+            ),
+        ),
         _chart(
             "speed-up",
             "Attention alone: speed-up",
@@ -106,7 +125,7 @@ def charts(results: Results) -> list[Chart]:
             "Error against cost",
             cost,
             error,
-            _by_tokens(results.closeness, lambda one: one.relative_cost),
+            _by_tokens(whole, lambda one: one.relative_cost),
         ),
         _chart(
             "error-density",
@@ -114,6 +133,13 @@ def charts(results: Results) -> list[Chart]:
             density,
             error,
             _by_tokens(dense, lambda one: one.density or 0.0),
+        ),
+        _chart(
+            "error-cost-additions",
+            "Error against cost: what each addition brings",
+            cost,
+            error,
+            _by_tokens(with_additions(results.closeness), lambda one: one.relative_cost),
         ),
     ]
     return [chart for chart in found if chart.panels]
@@ -164,12 +190,30 @@ def _by_tokens(
     return panels
 
 
+def _by_collection(
+    found: Iterable[RetrievalResult],
+    x: Callable[[RetrievalResult], float],
+    y: Callable[[RetrievalResult], float],
+) -> list[Panel]:
+    ascending = sorted(found, key=x)
+    panels = []
+    for collection in sorted(collections(ascending)):
+        here = [one for one in ascending if one.collection == collection]
+        lines = []
+        for method in ordered(one.method for one in here):
+            own = [one for one in here if one.method == method]
+            lines.append(Line(method, tuple(map(x, own)), tuple(map(y, own))))
+        panels.append(Panel(collection, tuple(lines)))
+    return panels
+
+
 def _chart(name: str, title: str, x: Axis, y: Axis, panels: list[Panel]) -> Chart:
     formats = {
         "seconds": numbers.seconds,
         "bytes": numbers.memory,
         "times": numbers.times,
         "error": numbers.error,
+        "score": numbers.error,
     }
     ends = "; ".join(
         f"{panel.title}, at the right end: "

@@ -5,22 +5,45 @@ from collections.abc import Sequence
 
 from . import numbers
 from .results import MRA, ClosenessResult, Results
-from .style import ordered
+from .style import ADDITIONS, ordered
 from .tables import Section, Table, of_tables
 
 # The budget of `mra compare`, at which methods are compared with each other.
 BLOCKS_PER_ROW = 8
+# What stands beside the single additions: from where they start, and what they make together.
+AROUND_ADDITIONS = (MRA, "mra per_row", "mra close", "oracle close")
+
+
+_COLUMNS = (
+    "share of pairs that are exact, distance to exact attention's output, multiply-adds beside "
+    "exact attention's"
+)
 
 
 def closeness(results: Results) -> Section | None:
     """Each method at the same budget, or the nearest in cost."""
-    rows = at_one_budget(results.closeness)
-    table = _by_method(
-        rows,
-        "Methods at the same budget, or the nearest in cost: share of pairs that are exact, "
-        "distance to exact attention's output, multiply-adds beside exact attention's",
-    )
+    rows = at_one_budget([one for one in results.closeness if one.method not in ADDITIONS])
+    table = _by_method(rows, f"Methods at the same budget, or the nearest in cost: {_COLUMNS}")
     return of_tables("closeness", "How close", _read_by(results), [table if rows else None])
+
+
+def additions(results: Results) -> Section | None:
+    """What the preset "close" adds to the paper's scheme, each by itself and all together."""
+    found = with_additions(results.closeness)
+    rows = at_one_budget(found)
+    table = _by_method(
+        rows, f"Each by itself at the paper's budget, or the nearest in cost: {_COLUMNS}"
+    )
+    return of_tables(
+        "additions", "What each addition brings", _read_by(results), [table if rows else None]
+    )
+
+
+def with_additions(found: Sequence[ClosenessResult]) -> list[ClosenessResult]:
+    """The single additions and what stands beside them; nothing if there are none."""
+    if not any(one.method in ADDITIONS for one in found):
+        return []
+    return [one for one in found if one.method in (*ADDITIONS, *AROUND_ADDITIONS)]
 
 
 def budget(results: Results) -> Section | None:

@@ -125,6 +125,9 @@ def _scale(axes: Axes, which: str, axis: Axis, values: list[float]) -> None:
         top = min(1.05 * most, MOST_ERROR) or 1
         axes.set_ylim(-0.02 * top, top)
         return
+    if axis.unit == "score":
+        axes.set_ylim(0, 1.05 * most)
+        return
     base = 2 if axis.unit in ("tokens", "times") else 10
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=base)
     if axis.unit == "tokens":

@@ -10,6 +10,7 @@ from .results import (
     ClosenessResult,
     Direction,
     NotRun,
+    RetrievalResult,
     Source,
     Span,
     Stage,
@@ -44,11 +45,7 @@ def timing(extra: Fields) -> Timing:
         shape=extra.shape("shape"),
         reference=extra.label("reference"),
         seconds=extra.number("seconds"),
-        speed_up=Span(
-            extra.number("speed_up"),
-            extra.number("speed_up_from"),
-            extra.number("speed_up_to"),
-        ),
+        speed_up=_speed_up(extra),
         peak_bytes=_bytes(extra, "peak_bytes"),
         reference_peak_bytes=_bytes(extra, "reference_peak_bytes"),
     )
@@ -68,6 +65,28 @@ def closeness(extra: Fields) -> ClosenessResult:
         relative_error=extra.number_if_any("relative_error", least=0),
         cosine=extra.number_if_any("cosine"),
         layers=extra.count("layers"),
+    )
+
+
+def retrieval(extra: Fields) -> RetrievalResult:
+    """A benchmark of kind "retrieval", from its extra_info."""
+    return RetrievalResult(
+        method=extra.label("method"),
+        params=dict(extra.inner("params").values),
+        tokens=extra.count("tokens"),
+        model=extra.text("model"),
+        collection=extra.label("collection"),
+        half=extra.text("half"),
+        documents=extra.count("documents"),
+        full_documents=extra.count_or_zero("full_documents"),
+        reference=extra.label("reference"),
+        seconds=extra.number("seconds"),
+        speed_up=_speed_up(extra),
+        mrr=extra.number("mrr"),
+        reference_mrr=extra.number("reference_mrr"),
+        first_hits=extra.count_or_zero("first_hits"),
+        overlap=extra.number_if_any("overlap", least=0),
+        vector_cosine=extra.number_if_any("vector_cosine"),
     )
 
 
@@ -94,6 +113,11 @@ def stage(entry: Fields) -> Stage:
         floor_bytes_seconds=entry.number_if_any("floor_bytes_seconds"),
         floor_operations_seconds=entry.number_if_any("floor_operations_seconds"),
     )
+
+
+def _speed_up(extra: Fields) -> Span:
+    names = ("speed_up", "speed_up_from", "speed_up_to")
+    return Span(*map(extra.number, names))
 
 
 def _bytes(extra: Fields, name: str) -> int | None:

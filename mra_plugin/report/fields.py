@@ -47,6 +47,10 @@ class Fields:
             raise self._wrong(name, "a positive whole number")
         return int(value)
 
+    def count_or_zero(self, name: str) -> int:
+        """The whole number called ``name``, not below zero."""
+        return 0 if self.values.get(name) == 0 else self.count(name)
+
     def number(self, name: str) -> float:
         """The positive number called ``name``."""
         value = self._present(name)

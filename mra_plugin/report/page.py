@@ -14,6 +14,7 @@ from .tables import Section
 
 # The sections of a page in their order, each with the plots that stand in it.
 CHAPTERS = {
+    "retrieval_all": ("ranking", "ranking-speed"),
     "compare": (),
     "speed_all": ("speed-up",),
     "time": ("time",),
@@ -22,6 +23,7 @@ CHAPTERS = {
     "layer": ("layer-speed-up",),
     "layer_memory": (),
     "closeness": ("error-cost", "error-density"),
+    "additions": ("error-cost-additions",),
     "budget": (),
     "distillation": (),
     "stages": (),

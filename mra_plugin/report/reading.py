@@ -10,11 +10,11 @@ from mra_plugin.errors import UserError
 
 from .comparisons import is_comparison, read_comparison
 from .distillations import is_distillation, read_distillation
-from .entries import closeness, not_run, source, stage, timing
+from .entries import closeness, not_run, retrieval, source, stage, timing
 from .fields import Fields, halves_of_characters, short
 from .results import Results, Source, Timing
 
-KINDS = ("attention", "layer", "closeness")
+KINDS = ("attention", "layer", "closeness", "retrieval")
 
 
 def read_results(paths: Sequence[Path]) -> list[Results]:
@@ -120,6 +120,8 @@ def _with(results: Results, kind: str, extra: Fields) -> Results:
         return replace(results, attention=(*results.attention, timing(extra)))
     if kind == "layer":
         return replace(results, layer=(*results.layer, timing(extra)))
+    if kind == "retrieval":
+        return replace(results, retrieval=(*results.retrieval, retrieval(extra)))
     return replace(results, closeness=(*results.closeness, closeness(extra)))
 
 
@@ -142,6 +144,7 @@ def _joined(first: Results, second: Results) -> Results:
         attention=first.attention + second.attention,
         layer=first.layer + second.layer,
         closeness=first.closeness + second.closeness,
+        retrieval=first.retrieval + second.retrieval,
         encoders=first.encoders + second.encoders,
         distillations=first.distillations + second.distillations,
         not_run=tuple(dict.fromkeys(first.not_run + second.not_run)),
@@ -158,6 +161,7 @@ def _by_channels(results: Results) -> list[Results]:
         results,
         layer=(),
         closeness=(),
+        retrieval=(),
         encoders=(),
         distillations=(),
         not_run=(),
@@ -178,19 +182,25 @@ def _by_channels(results: Results) -> list[Results]:
 def _without_repetitions(results: Results) -> Results:
     timings = [_last_timings(results.attention), _last_timings(results.layer)]
     closeness = tuple({(c.method, c.tokens, c.budget): c for c in results.closeness}.values())
+    retrieval = tuple({(r.collection, r.method, r.tokens): r for r in results.retrieval}.values())
     encoders = tuple(
         {
             (e.model, e.text, e.attention, repr(e.params), e.tokens): e for e in results.encoders
         }.values()
     )
-    before = (results.attention, results.layer, results.closeness, results.encoders)
-    repeated = sum(map(len, before)) - sum(map(len, (*timings, closeness, encoders)))
+    before = (
+        *(results.attention, results.layer, results.closeness),
+        *(results.retrieval, results.encoders),
+    )
+    after = (*timings, closeness, retrieval, encoders)
+    repeated = sum(map(len, before)) - sum(map(len, after))
     note = (f"{repeated} of the measurements were repeated later: the last ones count",)
     return replace(
         results,
         attention=timings[0],
         layer=timings[1],
         closeness=closeness,
+        retrieval=retrieval,
         encoders=encoders,
         notes=results.notes + note * (repeated > 0),
     )

@@ -90,6 +90,52 @@ class ClosenessResult:
 
 
 @dataclass(frozen=True)
+class RetrievalResult:
+    """How well a method finds documents, and how fast it reads them, beside exact attention.
+
+    Attributes:
+        method: label, the same for the same thing in all results.
+        params: the method's parameters, by name.
+        tokens: length that documents are cut to.
+        model: the encoder.
+        collection: where documents and queries come from.
+        half: the half of the collection that was searched.
+        documents: how many there are, each with one query.
+        full_documents: how many of them reach the length.
+        reference: label of exact attention.
+        seconds: median time of reading a batch of documents.
+        speed_up: time with exact attention over the method's own, round by round.
+        mrr: mean reciprocal rank of the right document.
+        reference_mrr: the same with exact attention.
+        first_hits: queries that find the right document first.
+        overlap: share of the ten nearest documents that are among exact attention's ten.
+        vector_cosine: between documents' vectors and those of exact attention, mean.
+    """
+
+    method: str
+    params: dict[str, object]
+    tokens: int
+    model: str
+    collection: str
+    half: str
+    documents: int
+    full_documents: int
+    reference: str
+    seconds: float
+    speed_up: Span
+    mrr: float
+    reference_mrr: float
+    first_hits: int
+    overlap: float | None
+    vector_cosine: float | None
+
+    @property
+    def kept(self) -> float:
+        """MRR as a share of exact attention's."""
+        return self.mrr / self.reference_mrr
+
+
+@dataclass(frozen=True)
 class EncoderTiming:
     """A whole pretrained encoder at one length, beside itself with exact attention.
 
@@ -198,6 +244,7 @@ class Results:
         attention: attention alone.
         layer: a whole encoder layer.
         closeness: error against cost.
+        retrieval: how well documents are found.
         encoders: whole pretrained encoders, as `mra compare` measures them.
         distillations: models before and after `mra train --distill`.
         not_run: what could not be measured.
@@ -214,6 +261,7 @@ class Results:
     attention: tuple[Timing, ...] = ()
     layer: tuple[Timing, ...] = ()
     closeness: tuple[ClosenessResult, ...] = ()
+    retrieval: tuple[RetrievalResult, ...] = ()
     encoders: tuple[EncoderTiming, ...] = ()
     distillations: tuple[Distillation, ...] = ()
     not_run: tuple[NotRun, ...] = ()

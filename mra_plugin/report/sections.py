@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Iterable
 
-from . import closeness_sections, distillations, encoder_sections, numbers, timing_sections
+from . import (
+    closeness_sections,
+    distillations,
+    encoder_sections,
+    numbers,
+    retrieval_sections,
+    timing_sections,
+)
 from .results import NotRun, Results
 from .tables import Section, Table, of_tables
 
@@ -81,6 +88,8 @@ def _machine(results: Results) -> Section:
 
 
 _SECTIONS: dict[str, Callable[[Results], Section | None]] = {
+    "retrieval": retrieval_sections.retrieval,
+    "retrieval_all": retrieval_sections.retrieval_all,
     "compare": encoder_sections.compare,
     "speed": timing_sections.speed,
     "speed_all": timing_sections.speed_all,
@@ -91,6 +100,7 @@ _SECTIONS: dict[str, Callable[[Results], Section | None]] = {
     "layer": timing_sections.layer,
     "layer_memory": timing_sections.layer_memory,
     "closeness": closeness_sections.closeness,
+    "additions": closeness_sections.additions,
     "budget": closeness_sections.budget,
     "distillation": distillations.distillation,
     "stages": _stages,

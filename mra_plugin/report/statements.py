@@ -4,13 +4,16 @@ from . import numbers
 from .closeness_sections import at_one_budget
 from .encoder_sections import attention_name
 from .growth import growth
-from .results import DIRECTIONS, MRA, Results, Timing
+from .results import DIRECTIONS, MRA, Results, RetrievalResult, Timing
+from .retrieval_sections import collections
+from .style import ordered
 from .timing_sections import mra_methods
 
 
 def statements(results: Results) -> list[str]:
-    """Sentences on speed, memory, growth, layer, closeness and encoder; none if all is missing."""
+    """Sentences on ranking, speed, memory, growth, layer, closeness and encoder, if measured."""
     found = [
+        *(_ranking(one, results.retrieval) for one in collections(results.retrieval)),
         *_speed(results),
         _growth(results),
         _layer(results),
@@ -18,6 +21,25 @@ def statements(results: Results) -> list[str]:
         _encoder(results),
     ]
     return [sentence for sentence in found if sentence]
+
+
+def _ranking(collection: str, found: tuple[RetrievalResult, ...]) -> str | None:
+    own = [one for one in found if one.collection == collection and one.method.split()[0] == MRA]
+    if not own:
+        return None
+    tokens = max(one.tokens for one in own)
+    here = {one.method: one for one in own if one.tokens == tokens}
+    parts = [
+        f"with {name} {numbers.ratio(here[name].speed_up.median)} times as fast, mean reciprocal "
+        f"rank {numbers.error(here[name].mrr)}"
+        for name in ordered(here)
+    ]
+    exact = next(iter(here.values()))
+    return (
+        f"Searching the {collection}, {exact.documents} documents of up to {tokens} tokens: "
+        f"documents are read {', '.join(parts)}; {exact.reference} attention has "
+        f"{numbers.error(exact.reference_mrr)}."
+    )
 
 
 def _speed(results: Results) -> list[str]:

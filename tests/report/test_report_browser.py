@@ -78,7 +78,7 @@ def test_page_in_a_browser(html: str, width: int, tmp_path: Path) -> None:
     assert found["width"] in range(width - 20, width + 1)
     assert found["overflow"] <= found["width"]
     assert found["wide"] == []
-    assert len(found["pictures"]) == 9
+    assert len(found["pictures"]) == 12
     for natural_width, natural_height, shown_width, _ in found["pictures"]:
         assert natural_width > 0
         assert natural_height > 0

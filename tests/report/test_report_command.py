@@ -11,7 +11,10 @@ from typer.testing import Result
 from mra_plugin.report.sections import NAMES
 
 Run = Callable[..., Result]
-PLOTS = {"speed-up", "time", "memory", "layer-speed-up", "error-cost", "error-density"}
+PLOTS = {
+    *("ranking", "ranking-speed", "speed-up", "time", "memory", "layer-speed-up"),
+    *("error-cost", "error-density", "error-cost-additions"),
+}
 
 
 class Page(HTMLParser):

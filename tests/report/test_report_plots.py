@@ -4,13 +4,22 @@ from xml.etree import ElementTree
 
 import pytest
 from helpers.colour_vision import contrast_to_white, distance
-from helpers.synthetic_results import ATTENTION, CLOSENESS, LAYER, closeness, results, timing
+from helpers.synthetic_results import (
+    ATTENTION,
+    CLOSENESS,
+    LAYER,
+    RETRIEVAL,
+    closeness,
+    results,
+    timing,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mra_plugin.report.charts import Chart, charts
+from mra_plugin.report.closeness_sections import AROUND_ADDITIONS
 from mra_plugin.report.drawing import draw, svg
 from mra_plugin.report.results import Results
-from mra_plugin.report.style import FURTHER, STYLES, ordered, styles
+from mra_plugin.report.style import ADDITIONS, FURTHER, STYLES, ordered, styles
 
 # Named after their blocks, and PyTorch's exact kernels by theirs.
 ON_A_GPU = {
@@ -34,7 +43,17 @@ def test_every_known_method_has_a_style_of_its_own() -> None:
         assert contrast_to_white(style.color) > 2, style
 
 
-@pytest.mark.parametrize("together", [{*ATTENTION, "xformers"}, {*LAYER}, {*CLOSENESS}, ON_A_GPU])
+@pytest.mark.parametrize(
+    "together",
+    [
+        {*ATTENTION, "xformers"},
+        {*LAYER},
+        {*RETRIEVAL},
+        {*CLOSENESS, *AROUND_ADDITIONS},
+        {*ADDITIONS, *AROUND_ADDITIONS},
+        ON_A_GPU,
+    ],
+)
 def test_methods_of_one_plot_look_different_to_all_eyes(together: set[str]) -> None:
     chosen = styles(together)
     for one, other in itertools.combinations(chosen, 2):
@@ -65,22 +84,45 @@ def test_order_is_fixed() -> None:
 def test_all_plots_of_full_results(cpu: Results) -> None:
     found = {chart.name: chart for chart in charts(cpu)}
     assert list(found) == [
+        "ranking",
+        "ranking-speed",
         "speed-up",
         "time",
         "memory",
         "layer-speed-up",
         "error-cost",
         "error-density",
+        "error-cost-additions",
     ]
     assert [panel.title for panel in found["time"].panels] == ["forward", "training"]
     assert [panel.title for panel in found["error-cost"].panels] == ["512 tokens", "4096 tokens"]
     assert found["time"].methods == list(ATTENTION)
     assert "nystrom" in found["error-cost"].methods
     assert "nystrom" not in found["error-density"].methods
+    assert found["error-cost"].methods == ordered({*CLOSENESS, *AROUND_ADDITIONS})
+    assert found["error-cost-additions"].methods == ordered({*ADDITIONS, *AROUND_ADDITIONS})
     line = next(line for line in found["time"].panels[0].lines if line.method == "mra")
     assert line.x == (512, 1024, 2048, 4096, 8192, 16384)
     assert line.y[1] == pytest.approx(0.013)
     assert "forward, at the right end: sdpa 6.91 s, mra 274 ms" in found["time"].text
+
+
+def test_plots_of_ranking(cpu: Results) -> None:
+    found = {chart.name: chart for chart in charts(cpu)}
+    for name in ("ranking", "ranking-speed"):
+        panels = found[name].panels
+        assert [panel.title for panel in panels] == ["language reference", "standard library"]
+        assert found[name].methods == list(RETRIEVAL)
+    by_length = {line.method: line for line in found["ranking"].panels[0].lines}
+    assert by_length["mra"].x == (512, 2048)
+    assert by_length["mra"].y == pytest.approx((0.8 * 0.96, 0.8 * 0.84))
+    by_speed = {line.method: line for line in found["ranking-speed"].panels[0].lines}
+    assert by_speed["mra"].x == (1.25, 2.0)
+    assert by_speed["mra"].y == pytest.approx((0.96, 0.84))
+    assert by_speed["exact"].y == (1, 1)
+    (axes, _) = draw(found["ranking-speed"], styles(RETRIEVAL), columns=2).axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylim() == pytest.approx((0, 1.05))
 
 
 def test_plots_only_of_what_was_measured(read: Callable[..., list[Results]]) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.synthetic_results import closeness, gpu_results, results, timing, write
+from helpers.synthetic_results import closeness, gpu_results, results, retrieval, timing, write
 
 from mra_plugin.errors import UserError
 from mra_plugin.report.reading import read_results
@@ -14,13 +14,22 @@ Read = Callable[..., list[Results]]
 
 def test_everything_arrives(cpu: Results) -> None:
     assert cpu.title == "Imaginary CPU <7>, 2 threads, float32"
-    assert (len(cpu.attention), len(cpu.layer), len(cpu.closeness)) == (96, 36, 70)
+    assert (len(cpu.attention), len(cpu.layer), len(cpu.closeness)) == (96, 36, 168)
+    assert len(cpu.retrieval) == 20
     one = next(t for t in cpu.attention if (t.method, t.tokens) == ("mra", 4096))
     assert (one.direction, one.reference, one.shape) == ("forward", "sdpa", (1, 12, 4096, 64))
     assert one.speed_up.least < one.speed_up.median < one.speed_up.greatest
     assert one.params == {"block_per_row": 8}
     close = next(c for c in cpu.closeness if (c.method, c.tokens, c.budget) == ("mra", 4096, 1))
     assert (close.relative_error, close.layers) == (pytest.approx(0.6 * 127 / 128), 6)
+    search = next(r for r in cpu.retrieval if (r.method, r.tokens) == ("mra close", 2048))
+    assert (search.collection, search.half, search.documents) == (
+        "standard library",
+        "held out",
+        40,
+    )
+    assert (search.mrr, search.kept) == (pytest.approx(0.8 * 0.96), pytest.approx(0.96))
+    assert search.speed_up.least < search.speed_up.median == pytest.approx(1.6)
     assert [one.method for one in cpu.not_run] == ["xformers", "xformers", "sdpa"]
     (source,) = cpu.sources
     assert (source.date, source.commit) == ("2026-02-03", "226c3a75e5")
@@ -55,6 +64,37 @@ def test_files_of_one_machine_come_together_and_the_last_figure_counts(read: Rea
     assert len(found.layer) == 1
     assert found.notes == ("1 of the measurements were repeated later: the last ones count",)
     assert len(found.not_run) == 3
+
+
+def test_the_last_search_of_each_collection_counts(read: Read) -> None:
+    first = results([retrieval("standard library", "mra", 512, mrr=0.1)])
+    second = results(
+        [
+            retrieval("standard library", "mra", 512, mrr=0.2),
+            retrieval("language reference", "mra", 512, mrr=0.3, first_hits=0, full_documents=0),
+        ]
+    )
+    (found,) = read(first, second)
+    assert [one.mrr for one in found.retrieval] == [0.2, 0.3]
+    assert (found.retrieval[1].first_hits, found.retrieval[1].full_documents) == (0, 0)
+    assert found.notes == ("1 of the measurements were repeated later: the last ones count",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mrr": 0}, "'mrr' must be a positive number, got 0"),
+        ({"first_hits": -1}, "'first_hits' must be a positive whole number, got -1"),
+        ({"collection": None}, "has no 'collection'"),
+        ({"overlap": -0.5}, "'overlap' must be from 0 to 1e+30, got -0.5"),
+    ],
+)
+def test_damaged_searches(read: Read, changes: dict[str, Any], message: str) -> None:
+    entry = retrieval("standard library", "mra", 512)
+    entry["extra_info"] |= changes
+    with pytest.raises(UserError) as error:
+        read(results([entry]))
+    assert message in str(error.value)
 
 
 def test_missing_and_unknown_measurements(read: Read) -> None:

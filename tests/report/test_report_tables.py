@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers.synthetic_results import closeness, results, timing
+from helpers.synthetic_results import RETRIEVAL, closeness, results, retrieval, timing
 
 from mra_plugin.report import numbers
 from mra_plugin.report.growth import fitted_exponent, growth
@@ -137,11 +137,57 @@ def test_closeness_takes_the_same_budget_or_the_nearest_cost(cpu: Results) -> No
     rows = [row for row in only_table("closeness", cpu).rows if row[0] == "4096"]
     assert [row[1:4] for row in rows] == [
         ("mra", "8 blocks per row", "6.2%"),
+        ("mra close", "16 blocks of 16 per row", "6.2%"),
+        ("mra per_row", "8 blocks per row", "6.2%"),
         ("mra sparse", "8 blocks per row", "6.2%"),
         ("nystrom", "256 landmarks", "n/a"),
         ("window", "8 blocks per row", "6.2%"),
         ("oracle", "8 blocks per row", "6.2%"),
+        ("oracle close", "16 blocks of 16 per row", "6.2%"),
     ]
+
+
+def test_additions_stand_between_the_paper_and_the_preset(cpu: Results) -> None:
+    rows = [row for row in only_table("additions", cpu).rows if row[0] == "4096"]
+    assert [row[1:3] for row in rows] == [
+        ("mra", "8 blocks per row"),
+        ("mra close", "16 blocks of 16 per row"),
+        ("mra per_row", "8 blocks per row"),
+        ("mra finer cells", "8 blocks per row"),
+        ("mra salient keys", "8 blocks per row"),
+        ("mra by mass", "8 blocks per row"),
+        ("mra smaller blocks", "16 blocks of 16 per row"),
+        ("oracle close", "16 blocks of 16 per row"),
+    ]
+
+
+def test_ranking(cpu: Results) -> None:
+    shown = section("retrieval_all", cpu)
+    assert shown is not None
+    library, reference = shown.tables
+    assert library.caption == "Standard library, 40 documents (held out)"
+    assert reference.caption.startswith("Language reference, 30 documents (held out), of which")
+    assert reference.caption.endswith("others are whole: 12 at 512 tokens, 12 at 2048 tokens")
+    assert [row[:2] for row in library.rows] == [
+        (tokens, method) for tokens in ("512", "2048") for method in RETRIEVAL
+    ]
+    assert library.rows[7] == (
+        *("2048", "mra close", "1.6 (1.4 to 1.8)", "0.768", "96%"),
+        *("31 of 40", "98%", "0.990"),
+    )
+    short = section("retrieval", cpu)
+    assert short is not None
+    assert [row[1] for row in short.tables[0].rows[:3]] == ["exact", "mra", "mra close"]
+    assert len(short.tables[0].rows) == 6
+
+
+def test_what_was_not_searched_has_no_table(read: Read) -> None:
+    entries = [retrieval("standard library", "nystrom 64", 512), closeness("mra", 512, 8)]
+    (found,) = read(results(entries))
+    assert section("retrieval", found) is None
+    assert section("additions", found) is None
+    assert section("retrieval_all", found) is not None
+    assert "Searching" not in " ".join(statements(found))
 
 
 def test_what_could_not_run_stands_together_by_reason(cpu: Results) -> None:
@@ -169,7 +215,13 @@ def test_what_was_not_measured_has_no_section(read: Read) -> None:
 
 
 def test_statements_are_the_figures(cpu: Results) -> None:
-    forward, training, growing, layer, close = statements(cpu)
+    library, reference, forward, training, growing, layer, close = statements(cpu)
+    assert library == (
+        "Searching the standard library, 40 documents of up to 2048 tokens: documents are read "
+        "with mra 2.0 times as fast, mean reciprocal rank 0.672, with mra close 1.6 times as fast, "
+        "mean reciprocal rank 0.768; exact attention has 0.800."
+    )
+    assert reference.startswith("Searching the language reference, 30 documents")
     assert "mra is 25.2 (21.4 to 29.0) times as fast as sdpa" in forward
     assert "at 512 tokens, 1.1 times as fast" in forward
     assert training.startswith("Training at 16384 tokens")

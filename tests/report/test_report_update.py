@@ -27,12 +27,13 @@ def test_only_marked_parts_change_and_a_second_time_nothing(cpu: Results) -> Non
 
 
 def test_several_parts(cpu: Results) -> None:
-    names = ["speed", "layer", "closeness", "growth", "memory", "budget", "machine"]
+    names = ["retrieval", "speed", "layer", "closeness", "growth", "memory", "budget", "machine"]
     text = "".join(f"<!-- mra report: {name} -->\n<!-- end of mra report -->\n" for name in names)
     new = updated(text, [cpu])
-    assert new.count("<!-- mra report: ") == new.count("<!-- end of mra report -->") == 7
+    assert new.count("<!-- mra report: ") == new.count("<!-- end of mra report -->") == 8
     assert "| 1024 | 8 | 2.1 (1.8 to 2.4) |" in new
     assert "| 4096 | 8 | 6.2% |" in new
+    assert "| 2048 | mra close | 1.6 (1.4 to 1.8) | 0.768 | 96% | 31 of 40 |" in new
 
 
 def test_several_machines_are_named(read: Callable[..., list[Results]]) -> None:
