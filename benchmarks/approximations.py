@@ -11,21 +11,34 @@ import arithmetic
 from block_choices import oracle_attention, window_attention
 from torch import Tensor
 
+from mra_plugin.ops import MRAOptions, preset_options
 from mra_plugin.registry import build_attention
 
 BLOCK_SIZE = 32
+# Exact keys of a row in such blocks; the budget in blocks of another size is that of as many keys.
 BLOCKS_PER_ROW = (1, 2, 4, 8, 16, 32, 64)
 LANDMARKS = (8, 16, 32, 64, 128, 256, 512)
 
+_PAPER = {**preset_options("paper"), "block_size": BLOCK_SIZE}
+# Without leaving short sequences exact, which would leave nothing to measure.
+_CLOSE = {**preset_options("close"), "exact_up_to": 0}
+# What the preset "close" adds to the paper's scheme, each by itself.
+_ADDED = {
+    "mra finer cells": "coarse_key_size",
+    "mra salient keys": "salient_keys",
+    "mra by mass": "block_score",
+    "mra smaller blocks": "block_size",
+}
+# Options of MRA attention, but for the budget.
 _OF_MRA: dict[str, dict[str, Any]] = {
-    "mra": {},
-    "mra sparse": {"approx_mode": "sparse"},
-    "mra per_row": {"selection": "per_row"},
+    "mra": _PAPER,
+    "mra sparse": {**_PAPER, "approx_mode": "sparse"},
+    "mra per_row": {**_PAPER, "selection": "per_row"},
+    **{label: {**_PAPER, option: _CLOSE[option]} for label, option in _ADDED.items()},
+    "mra close": _CLOSE,
 }
-_CHOSEN_OTHERWISE: dict[str, Callable[..., Tensor]] = {
-    "window": window_attention,
-    "oracle": oracle_attention,
-}
+_ORACLES = {"oracle": _PAPER, "oracle close": _CLOSE}
+METHODS = (*_OF_MRA, "nystrom", "window", *_ORACLES)
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ class Approximation:
     Attributes:
         method: what results call it.
         budget: blocks per row, or landmarks.
-        budget_unit: which of the two.
+        budget_unit: which of the two, with the size of the blocks where that is not 32.
         params: what it is built with.
         density: share of query-key pairs that are exact; None where there are no such pairs.
         relative_cost: multiply-adds, relative to exact attention's.
@@ -55,10 +68,23 @@ def budgets(method: str, tokens: int) -> list[int]:
     """The budgets that approximate: with all blocks, or a landmark for each token, all is exact."""
     if method == "nystrom":
         return [landmarks for landmarks in LANDMARKS if landmarks < tokens]
-    return [per_row for per_row in BLOCKS_PER_ROW if per_row < tokens // BLOCK_SIZE]
+    size = _block_size(method)
+    found = {per_row * BLOCK_SIZE // size for per_row in BLOCKS_PER_ROW}
+    if method in ("mra close", "oracle close"):
+        found.add(_CLOSE["block_per_row"])
+    return sorted(per_row for per_row in found if per_row * size < tokens)
 
 
-METHODS = (*_OF_MRA, "nystrom", *_CHOSEN_OTHERWISE)
+def quick_budgets(method: str, tokens: int) -> list[int]:
+    """Few of them: enough for a line."""
+    if method == "nystrom":
+        few: set[int] = {16, 64, 256}
+    elif method == "oracle close":  # takes long
+        few = {_CLOSE["block_per_row"]}
+    else:
+        few = {per_row * BLOCK_SIZE // _block_size(method) for per_row in (4, 16, 64)}
+        few |= {_CLOSE["block_per_row"]} if method == "mra close" else set()
+    return [one for one in budgets(method, tokens) if one in few]
 
 
 def approximation(method: str, tokens: int, channels: int, budget: int) -> Approximation:
@@ -72,19 +98,28 @@ def approximation(method: str, tokens: int, channels: int, budget: int) -> Appro
     """
     if method == "nystrom":
         return _nystrom(tokens, channels, budget)
-    params: dict[str, Any] = {"block_size": BLOCK_SIZE, "block_per_row": budget}
-    density = budget * BLOCK_SIZE / tokens
-    if method in _OF_MRA:
-        params |= _OF_MRA[method]
-        attend: Callable[..., Tensor] = build_attention("mra", **params)
+    size = _block_size(method)
+    unit = "blocks per row" if size == BLOCK_SIZE else f"blocks of {size} per row"
+    params: dict[str, Any] = {"block_size": size, "block_per_row": budget}
+    if method == "window":
+        density = cost = budget * size / tokens
+        attend: Callable[..., Tensor] = partial(window_attention, **params)
     else:
-        attend = partial(_CHOSEN_OTHERWISE[method], **params)
-    # The oracle's search is not counted: its cost is that of MRA attention with the same budget.
-    cost = density
-    if method != "window":
-        averages = method != "mra sparse"
-        cost = arithmetic.mra(tokens, channels, BLOCK_SIZE, budget, averages=averages)
-    return Approximation(method, budget, "blocks per row", params, density, cost, attend)
+        params = (_OF_MRA | _ORACLES)[method] | params
+        options = MRAOptions(**params)
+        density = min(1.0, (budget * size + options.salient_keys) / tokens)
+        # The oracle's search is not counted: its cost is that of MRA attention with its budget.
+        cost = arithmetic.mra(tokens, channels, options)
+        if method in _ORACLES:
+            attend = partial(oracle_attention, **params)
+        else:
+            attend = build_attention("mra", **params)
+    return Approximation(method, budget, unit, params, density, cost, attend)
+
+
+def _block_size(method: str) -> int:
+    size: int = (_OF_MRA | _ORACLES).get(method, _PAPER)["block_size"]
+    return size
 
 
 def _nystrom(tokens: int, channels: int, landmarks: int) -> Approximation:

@@ -7,29 +7,37 @@ channels in one head; softmax and the choice of blocks are not. It is what a met
 
 from __future__ import annotations
 
+from mra_plugin.ops import MRAOptions
+
+# Blocks whose means say which keys are salient.
+PROBES = 64
+
 
 def dense(tokens: int, channels: int) -> int:
     """Exact attention: scores, and the weighted sum of values."""
     return 2 * tokens**2 * channels
 
 
-def mra(
-    tokens: int, channels: int, block_size: int, block_per_row: int, *, averages: bool
-) -> float:
+def mra(tokens: int, channels: int, options: MRAOptions) -> float:
     """MRA attention, as a share of dense attention.
 
+    In sparse mode what is coarse serves the choice alone. Salient keys are found by the scores of
+    some blocks' means with every key; every query then attends to them.
+
     Args:
-        tokens: N.
+        tokens: N, a multiple of the block size.
         channels: D.
-        block_size: tokens per block.
-        block_per_row: exact blocks per row.
-        averages: with the coarse part in the output (MRA-2), or only for the choice (MRA-2-s).
+        options: with a budget of ``block_per_row``.
     """
-    blocks = tokens // block_size
-    pooled = 3 if averages else 2
-    coarse = (2 if averages else 1) * blocks**2 * channels
-    exact = blocks * block_per_row * block_size**2 * 2 * channels
-    return (pooled * tokens * channels + coarse + exact) / dense(tokens, channels)
+    blocks, cells = tokens // options.block_size, tokens // options.cell_size
+    averages = options.approx_mode == "full"
+    pooled = (3 if averages else 2) * tokens
+    coarse = (2 if averages else 1) * blocks * cells
+    exact = 2 * blocks * options.block_per_row * options.block_size**2
+    salient = 2 * tokens * options.salient_keys
+    if options.salient_keys:
+        salient += min(PROBES, blocks) * tokens
+    return (pooled + coarse + exact + salient) * channels / dense(tokens, channels)
 
 
 def nystrom(tokens: int, channels: int, landmarks: int, pinv_iterations: int) -> float:

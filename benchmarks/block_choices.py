@@ -6,10 +6,15 @@ Shapes: H heads, N tokens, b tokens per block, X = N / b blocks.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from oracle import HeadOracle
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from mra_plugin.ops import MRAOptions
+from mra_plugin.ops.plan import plan_blocks
 
 
 def window_attention(
@@ -34,15 +39,36 @@ def window_attention(
 
 
 def oracle_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, block_size: int, block_per_row: int, scale: float
+    query: Tensor, key: Tensor, value: Tensor, *, scale: float, **options: Any
 ) -> Tensor:
-    """MRA-2 attention with block pairs that `HeadOracle` chose; arguments as above."""
+    """MRA-2 attention with block pairs that `HeadOracle` chose.
+
+    Cells and salient keys are those of MRA attention, and so is the number of pairs; where they
+    are, in which rows too, is for the oracle to choose.
+
+    Args:
+        query: [1, H, N, D].
+        key: [1, H, N, D].
+        value: [1, H, N, Dv].
+        scale: factor of the scores.
+        **options: of MRA attention.
+
+    Returns:
+        [1, H, N, Dv].
+    """
+    chosen = MRAOptions(**options)
+    size, budget = chosen.block_size, chosen.block_per_row * (query.shape[2] // chosen.block_size)
+    salient = plan_blocks(query, key, None, None, chosen, scale).salient  # [1, H, g]
     out = torch.empty_like(value)
     for head in range(query.shape[1]):
-        parts = (x[0, head] for x in (query, key, value))
-        oracle = HeadOracle(*parts, block_size=block_size, scale=scale)
-        chosen = oracle.choose(block_per_row * (query.shape[2] // block_size))
-        out[0, head] = oracle.attend(chosen)
+        oracle = HeadOracle(
+            *(x[0, head] for x in (query, key, value)),
+            block_size=size,
+            scale=scale,
+            cell_size=chosen.cell_size,
+            salient=salient[0, head],
+        )
+        out[0, head] = oracle.attend(oracle.choose(budget))
     return out
 
 

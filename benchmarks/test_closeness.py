@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from approximations import METHODS, approximation, budgets
+from approximations import METHODS, approximation, budgets, quick_budgets
 from cases import Case
 from closeness import closeness
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -26,7 +26,6 @@ from mra_plugin.encoders.capture import AttentionInputs
 
 LENGTHS = (512, 4096)
 # What the quick set takes at the greater length: some budgets, on the first and a middle layer.
-QUICK_BUDGETS = {4096: (4, 16, 64, 256)}
 QUICK_LAYERS = {4096: (0, 3)}
 
 
@@ -36,8 +35,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         (Case("closeness", method, "forward", tokens), budget)
         for tokens in LENGTHS
         for method in METHODS
-        for budget in budgets(method, tokens)
-        if full or budget in QUICK_BUDGETS.get(tokens, [budget])
+        for budget in (
+            budgets(method, tokens)
+            if full or tokens not in QUICK_LAYERS
+            else quick_budgets(method, tokens)
+        )
     ]
     ids = [f"{case.id}-{budget}" for case, budget in cases]
     metafunc.parametrize(("case", "budget"), cases, ids=ids)

@@ -1,16 +1,20 @@
 """Arithmetic, closeness, and the timing in turns."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import arithmetic
 import interleaved
 import pytest
 import torch
-from approximations import METHODS, approximation, budgets
+from approximations import METHODS, approximation, budgets, quick_budgets
 from closeness import closeness
 from interleaved import Step, compare, ratios
 from settings import settings_of
 from torch import Tensor
+
+from mra_plugin.ops import PRESETS, MRAOptions, plan, preset_options
+from mra_plugin.report.style import ADDITIONS
 
 CPU = torch.device("cpu")
 
@@ -76,12 +80,28 @@ def test_closeness_of_known_outputs() -> None:
 
 def test_multiply_adds_counted_by_hand() -> None:
     assert arithmetic.dense(4, 10) == 2 * 4 * 4 * 10
-    # 2 x 2 blocks of 2 tokens, one exact block in each row.
-    exact, scores, values, pooled = 2 * (2 * 2) * 2 * 10, 4 * 10, 4 * 10, 3 * 4 * 10
-    full = arithmetic.mra(4, 10, 2, 1, averages=True)
-    assert full == (exact + scores + values + pooled) / arithmetic.dense(4, 10)
-    sparse = arithmetic.mra(4, 10, 2, 1, averages=False)
-    assert sparse == (exact + scores + 2 * 4 * 10) / arithmetic.dense(4, 10)
+    # 2 x 2 blocks of 8 tokens, one exact block in each row.
+    exact, scores, values, pooled = 2 * (8 * 8) * 2 * 10, 4 * 10, 4 * 10, 3 * 16 * 10
+    options = MRAOptions(block_size=8, block_per_row=1)
+    dense = arithmetic.dense(16, 10)
+    full = arithmetic.mra(16, 10, options)
+    assert full == (exact + scores + values + pooled) / dense
+    sparse = arithmetic.mra(16, 10, replace(options, approx_mode="sparse"))
+    assert sparse == (exact + scores + 2 * 16 * 10) / dense
+    # 2 blocks and 4 cells: twice as many scores and products with values.
+    cells = arithmetic.mra(16, 10, replace(options, coarse_key_size=4, block_score="mass"))
+    assert cells == (exact + 2 * (scores + values) + pooled) / dense
+    # Both blocks' means with all keys, and 3 keys for each query.
+    salient = arithmetic.mra(16, 10, replace(options, salient_keys=3))
+    added = 2 * 16 * 10 + 2 * 16 * 3 * 10
+    assert salient == (exact + scores + values + pooled + added) / dense
+
+
+def test_salient_keys_are_found_with_as_many_blocks_as_are_counted() -> None:
+    assert arithmetic.PROBES == plan._PROBES
+
+
+def test_multiply_adds_of_nystrom_counted_by_hand() -> None:
     pooled, long, short, inverse = 2 * 8 * 10, 4 * 8 * 2 * 10, 2 * 2 * 2 * 10, 6 * 4 * 2**3
     expected = (pooled + long + short + inverse) / arithmetic.dense(8, 10)
     assert arithmetic.nystrom(8, 10, 2, 6) == expected
@@ -90,6 +110,11 @@ def test_multiply_adds_counted_by_hand() -> None:
 def test_budgets_that_make_everything_exact_are_left_out() -> None:
     assert budgets("mra", 512) == budgets("oracle", 512) == [1, 2, 4, 8]
     assert budgets("window", 4096) == [1, 2, 4, 8, 16, 32, 64]
+    # As many keys, in smaller blocks, and the budget of the preset.
+    close = PRESETS["close"]
+    assert {n * 32 // close.block_size for n in (1, 2, 4, 8)} <= set(budgets("mra close", 512))
+    assert close.block_per_row in budgets("mra close", 4096)
+    assert max(budgets("oracle close", 512)) * close.block_size < 512
     assert budgets("nystrom", 512) == [8, 16, 32, 64, 128, 256]
 
 
@@ -103,12 +128,40 @@ def test_unknown_device_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("tokens", [512, 4096])
+def test_the_quick_budgets_are_some_of_all(method: str, tokens: int) -> None:
+    few = quick_budgets(method, tokens)
+    assert few
+    assert set(few) <= set(budgets(method, tokens))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_each_approximation_attends(method: str) -> None:
-    query, key, value = torch.randn(3, 1, 2, 128, 16)
-    one = approximation(method, 128, 16, 2)
+    query, key, value = torch.randn(3, 1, 2, 256, 16)
+    one = approximation(method, 256, 16, 2)
     out = one.attend(query, key, value, scale=0.25)
     assert out.shape == value.shape
     assert (one.density is None) == (method == "nystrom")
-    if one.density is not None:
-        assert one.density == 0.5
-        assert one.density <= one.relative_cost < 0.55
+    if one.density is None:
+        assert one.budget_unit == "landmarks"
+        return
+    options = MRAOptions(**one.params)
+    assert one.density == (2 * options.block_size + options.salient_keys) / 256
+    assert one.density <= one.relative_cost
+    assert one.budget_unit == (
+        "blocks per row" if options.block_size == 32 else f"blocks of {options.block_size} per row"
+    )
+
+
+def test_each_addition_of_the_preset_stands_by_itself() -> None:
+    """Beside the choice by row, which is a method of its own."""
+    paper, close = (
+        {**preset_options(name), "block_per_row": 2, "exact_up_to": 0} for name in PRESETS
+    )
+    together = dict(paper)
+    for method in ("mra per_row", *ADDITIONS):
+        params = approximation(method, 256, 16, 2).params
+        changed = {name: value for name, value in params.items() if value != paper[name]}
+        assert len(changed) == 1, method
+        together |= changed
+    assert together == close == approximation("mra close", 256, 16, 2).params

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # The fewest cases with everything: fast and slow ends of each kind, and what can't run.
 WANTED = (
     "(512-training and (sdpa or values_alone or broken or mra-sparse or flex))"
-    " or (closeness and 512 and oracle-4)"
+    " or (closeness and 512 and (oracle-4 or mra-by-mass-4))"
 )
 
 
@@ -62,7 +62,10 @@ def test_every_backend_of_the_registry_is_measured(run: tuple[str, dict[str, Any
 
 
 def test_closeness_comes_with_its_cost(run: tuple[str, dict[str, Any]]) -> None:
-    one = entries(run, "closeness")["oracle"]
+    found = entries(run, "closeness")
+    assert set(found) == {"oracle", "mra by mass"}
+    assert found["mra by mass"]["params"]["block_score"] == "mass"
+    one = found["oracle"]
     assert (one["budget"], one["budget_unit"]) == (4, "blocks per row")
     assert one["density"] == 4 / 16 < one["relative_cost"] < 0.26
     assert 0.1 < one["relative_error"] < 0.25
@@ -85,7 +88,7 @@ def test_what_could_not_run_is_listed_and_skipped(run: tuple[str, dict[str, Any]
     assert "does not support backward on CPU" in reasons["flex_attention"]["reason"]
     assert "could not run" in output
     assert "broken (attention, training, 512): RuntimeError: the cable is out" in output
-    assert "5 passed, 2 skipped" in output
+    assert "6 passed, 2 skipped" in output
 
 
 def test_the_machine_is_described(run: tuple[str, dict[str, Any]]) -> None:
