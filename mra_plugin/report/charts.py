@@ -80,14 +80,14 @@ def charts(results: Results) -> list[Chart]:
             "ranking",
             "Searching: how well documents are found",
             tokens,
-            Axis("mean reciprocal rank of the right document", "score"),
+            Axis("mean reciprocal rank (MRR)", "score"),
             _by_collection(results.retrieval, lambda one: float(one.tokens), lambda one: one.mrr),
         ),
         _chart(
             "ranking-speed",
             "Searching: what speed costs in ranking",
             Axis("times as fast as exact attention in reading documents", "times"),
-            Axis("mean reciprocal rank, share of exact attention's", "score"),
+            Axis("MRR, share of exact attention's", "score"),
             _by_collection(
                 results.retrieval, lambda one: one.speed_up.median, lambda one: one.kept
             ),
