@@ -82,7 +82,7 @@ def quick_budgets(method: str, tokens: int) -> list[int]:
     elif method == "oracle close":  # takes long
         few = {_CLOSE["block_per_row"]}
     else:
-        few = {per_row * BLOCK_SIZE // _block_size(method) for per_row in (4, 16, 64)}
+        few = {per_row * BLOCK_SIZE // _block_size(method) for per_row in (2, 8, 32)}
         few |= {_CLOSE["block_per_row"]} if method == "mra close" else set()
     return [one for one in budgets(method, tokens) if one in few]
 
