@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import transformers as tf
-from helpers.tiny_models import hidden, inputs_of, make, padded, token_ids
+from helpers.tiny_models import hidden, inputs_of, make, padded, siglip, token_ids
 from torch import nn
 
 import mra_plugin
@@ -215,18 +215,6 @@ def test_a_backend_with_weights_is_refused() -> None:
 def test_what_cannot_be_saved_is_refused() -> None:
     with pytest.raises(TypeError, match="factor"):
         mra_plugin.patch(make("roberta"), attention="adapter-test-mean", factor=torch.ones(1))
-
-
-def siglip() -> nn.Module:
-    sizes = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    text = {**sizes, "vocab_size": 64, "projection_size": 16}
-    vision = {**sizes, "image_size": 32, "patch_size": 4}
-    return tf.SiglipModel(tf.SiglipConfig(text_config=text, vision_config=vision)).eval()
 
 
 def implementations(config: tf.PreTrainedConfig) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from helpers.tiny_models import MAKE, hidden, inputs_of, make, padded
+from helpers.tiny_models import MAKE, hidden, inputs_of, make, padded, siglip
 
 import mra_plugin
 
@@ -46,7 +46,7 @@ def test_the_flag_alone_is_saved(tmp_path: Path) -> None:
     loaded = tf.AutoModelForTokenClassification.from_pretrained(tmp_path / "flagged")
     assert loaded.config._attn_implementation == "mra"
     tf.AutoConfig.from_pretrained(tmp_path / "flagged").save_pretrained(tmp_path / "config")
-    assert saved_config(tmp_path / "config")["attn_implementation"] == "mra"
+    assert saved_config(tmp_path / "config")["attn_implementation"] == "mra (import mra_plugin)"
 
 
 def test_parameters_given_while_loading(tmp_path: Path) -> None:
@@ -82,14 +82,59 @@ def test_an_unpatched_model_saves_nothing_of_it(tmp_path: Path) -> None:
     assert saved_config(tmp_path / "after") == saved_config(tmp_path / "before")
 
 
-def test_loading_in_a_new_process(tmp_path: Path) -> None:
-    mra_plugin.patch(make("roberta")).save_pretrained(tmp_path)
-    load = f"from transformers import RobertaModel; RobertaModel.from_pretrained({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", f"import mra_plugin; {load}"], check=True)
-    # Without this package it fails, loudly, instead of attending exactly.
-    alone = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True)
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["mra", "efficient_attention"])
+@pytest.mark.parametrize("auto", ["AutoModel", "SiglipModel"])
+def test_loading_in_a_new_process(name: str, auto: str, tmp_path: Path) -> None:
+    """Without this package it fails, and says what is missing, instead of attending exactly."""
+    model = siglip()
+    backend = {"mra": "mra", "efficient_attention": "nystrom"}[name]
+    mra_plugin.patch(model if auto == "AutoModel" else model.vision_model, attention=backend)
+    model.save_pretrained(tmp_path)
+    load = f"from transformers import {auto}; model = {auto}.from_pretrained({str(tmp_path)!r})"
+    alone = run(load)
     assert alone.returncode != 0
-    assert 'attn_implementation="mra"` is not supported' in alone.stderr
+    error = alone.stderr.strip().splitlines()[-1]
+    assert f'"{name} (import mra_plugin)"` is not supported' in error
+    known = run(f"import mra_plugin; {load}; print(model.vision_model.config._attn_implementation)")
+    assert known.stdout.split() == [name], known.stderr
+
+
+def test_a_config_that_was_read_before_the_import(tmp_path: Path) -> None:
+    mra_plugin.patch(make("roberta"), **PARAMS).save_pretrained(tmp_path)
+    done = run(
+        "from transformers import AutoConfig, AutoModel\n"
+        f"config = AutoConfig.from_pretrained({str(tmp_path)!r})\n"
+        "import mra_plugin\n"
+        "print(config._attn_implementation)\n"
+        "model = AutoModel.from_config(config)\n"
+        "print(model.config._attn_implementation)\n"
+        f"AutoModel.from_pretrained({str(tmp_path)!r}, config=config)\n"
+        f"config.save_pretrained({str(tmp_path / 'again')!r})\n"
+    )
+    assert done.stdout.split() == ["mra", "mra"], done.stderr
+    again = saved_config(tmp_path / "again")
+    assert again["attn_implementation"] == "mra (import mra_plugin)"
+    assert again["mra"] == PARAMS
+
+
+@pytest.mark.parametrize("part", ["text_model", "vision_model"])
+def test_a_plain_name_is_read_as_well(part: str, tmp_path: Path) -> None:
+    """A person may write it into config.json."""
+    model = siglip()
+    mra_plugin.patch(getattr(model, part))
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace(" (import mra_plugin)", ""))
+    assert "mra_plugin" not in (tmp_path / "config.json").read_text()
+    loaded = tf.AutoModel.from_pretrained(tmp_path)
+    assert getattr(loaded, part).config._attn_implementation == "mra"
+    written = json.loads(text)["attn_implementation"]
+    loaded.save_pretrained(tmp_path)
+    assert saved_config(tmp_path)["attn_implementation"] == written
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -130,15 +175,6 @@ def test_parameters_beside_a_config(tmp_path: Path) -> None:
         tf.AutoModel.from_pretrained(tmp_path, **asked, mra={"block_per_rows": 3})
 
 
-def test_what_is_saved_says_what_it_needs(tmp_path: Path) -> None:
-    model = mra_plugin.patch(make("roberta"))
-    model.save_pretrained(tmp_path)
-    assert "import mra_plugin" in (tmp_path / "config.json").read_text()
-    again = tf.AutoModel.from_pretrained(tmp_path)
-    mra_plugin.unpatch(again).save_pretrained(tmp_path)
-    assert "mra_plugin" not in (tmp_path / "config.json").read_text()
-
-
 def test_a_pickle_brings_its_attention_along(tmp_path: Path) -> None:
     model = make("roberta")
     assert b"mra_plugin" not in pickle.dumps(model)
@@ -148,5 +184,5 @@ def test_a_pickle_brings_its_attention_along(tmp_path: Path) -> None:
         f"model = pickle.loads(pathlib.Path({str(tmp_path / 'model.pickle')!r}).read_bytes())\n"
         "print(model.config._attn_implementation, *model(torch.full((1, 9), 7))[0].shape)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["mra", "1", "9", "32"]
+    done = run(code)
+    assert done.stdout.split() == ["mra", "1", "9", "32"], done.stderr

@@ -73,6 +73,19 @@ def make(family: str, **extra: object) -> nn.Module:
     return MAKE[family](**extra).eval()
 
 
+def siglip() -> nn.Module:
+    """A model of two, whose config has one for each."""
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text = {**sizes, "vocab_size": 64, "projection_size": 16}
+    vision = {**sizes, "image_size": 32, "patch_size": 4}
+    return tf.SiglipModel(tf.SiglipConfig(text_config=text, vision_config=vision)).eval()
+
+
 def token_ids(batch: int = 2, tokens: int = TOKENS) -> Tensor:
     return torch.randint(4, 64, (batch, tokens), generator=torch.Generator().manual_seed(1))
 

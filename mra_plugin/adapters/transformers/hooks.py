@@ -3,7 +3,8 @@
 - Two attention implementations and their mask function are registered, the official way.
 - A config names its implementation when it is written out, if it is one of the two. transformers
   reads ``attn_implementation`` from config.json but never writes it, and a model tuned for MRA
-  would come back with exact attention without a word.
+  would come back with exact attention without a word. What is written says what it needs, as
+  transformers' error shows it to a process that never imported this package.
 - With the options of MRA attention written out, also where a model was asked for with ``"mra"`` and
   nothing else: what a preset stands for may change, and a checkpoint may not.
 - ``config.output_attentions`` is allowed with the two, as they give the matrices.
@@ -29,8 +30,9 @@ from .config_attention import IMPLEMENTATIONS, MRA, attention_for, settled_param
 # Config attribute that remembers what `patch` replaced; never written to a file.
 BEFORE_PATCH = "_attention_before_patch"
 
-# What config.json says beside the name of an implementation, to who reads why it can't be loaded.
-_NEEDS = "attn_implementation_needs"
+# How config.json names them; a plain name is read as well.
+_WRITTEN = {name: f"{name} (import mra_plugin)" for name in IMPLEMENTATIONS}
+_READ = {written: name for name, written in _WRITTEN.items()}
 
 
 def extend_configs() -> None:
@@ -40,6 +42,7 @@ def extend_configs() -> None:
     config_class: Any = PreTrainedConfig
     to_dict = config_class.to_dict
     reduce = config_class.__reduce_ex__
+    named = config_class._attn_implementation
     validate = config_class.validate_output_attentions
     output_attentions = config_class.output_attentions
 
@@ -47,11 +50,9 @@ def extend_configs() -> None:
     def to_dict_with_implementation(self: Any) -> dict[str, Any]:
         output: dict[str, Any] = to_dict(self)
         output.pop(BEFORE_PATCH, None)
-        output.pop(_NEEDS, None)
         implementation = _to_write(self)
         if implementation is not None:
             output["attn_implementation"] = implementation
-            output[_NEEDS] = "import mra_plugin"
         if self._attn_implementation == MRA and (params := settled_params(self)) is not None:
             output[MRA] = params
         return output
@@ -62,6 +63,11 @@ def extend_configs() -> None:
         if _to_write(self) is None or not isinstance(reduced, tuple):
             return reduced
         return (rebuild, reduced[:2], *reduced[2:])
+
+    def attn_implementation(self: Any) -> str | None:
+        # Not where it is set: a config may have been read before this package was imported.
+        name: str | None = named.fget(self)
+        return _READ.get(name, name)  # type: ignore[arg-type]
 
     @functools.wraps(validate)
     def validate_output_attentions(self: Any) -> None:
@@ -79,6 +85,7 @@ def extend_configs() -> None:
         setattr(config_class, implementation, None)
     config_class.to_dict = to_dict_with_implementation
     config_class.__reduce_ex__ = reduce_ex
+    config_class._attn_implementation = named.getter(attn_implementation)
     config_class.validate_output_attentions = validate_output_attentions
     config_class.output_attentions = output_attentions.setter(set_output_attentions)
     # Classes that exist already have listed their validators.
@@ -172,9 +179,7 @@ def _to_write(config: Any) -> str | dict[str, Any] | None:
 
     A name goes for the configs inside as well; where they differ, a dict tells them apart.
     """
-    own: str | None = config._attn_implementation
-    if own not in IMPLEMENTATIONS:
-        own = None
+    own = _WRITTEN.get(config._attn_implementation)
     inner = {
         key: _to_write(getattr(config, key))
         for key in config.sub_configs
