@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import typer.main
 from helpers.letter_models import save_model
-from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel
+from transformers import (
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+)
 from typer.testing import CliRunner
 
 import mra_plugin
@@ -43,6 +48,7 @@ def sentence_models() -> dict[str, object]:
     save_model(BertForSequenceClassification, Path("reranker"), num_labels=1)
     save_model(BertForMaskedLM, Path("splade"))
     save_model(BertModel, Path("colbert"))
+    AutoTokenizer.from_pretrained("colbert", mask_token="z").save_pretrained("colbert")
     return demo()
 
 

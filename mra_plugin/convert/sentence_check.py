@@ -152,6 +152,8 @@ def _settings(model: Any) -> dict[str, Any]:
     found["similarity"] = getattr(model, "similarity_fn_name", None)
     found["activation"] = type(getattr(model, "activation_fn", None)).__name__
     found["modules"] = [type(module).__name__ for module in model]
+    for name in ("query_length", "query_expansion"):
+        found[name] = getattr(model[0], name, None)
     return found
 
 

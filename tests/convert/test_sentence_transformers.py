@@ -191,19 +191,48 @@ def test_multi_vector(mra_convert: Run, tmp_path: Path) -> None:
     assert len(new.encode_document("j a m p " * 100)) == LONG
 
 
-def test_multi_vector_as_pylate_writes_it(mra_convert: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", [[], ["--to", "mra", "--drop", "pooler"]])
+@pytest.mark.parametrize("strategy", ["fixed", "min"])
+def test_query_expansion(strategy: str, to: list[str], mra_convert: Run, tmp_path: Path) -> None:
+    """Nobody attends to what fills a query up, and all of it is scored."""
+    old = multi_vector(tmp_path / "encoder")
+    old[0].query_length = None
+    old[0].query_expansion = {"strategy": strategy, "length": 24, "token": "z", "attend": False}
+    old.similarity_fn_name = "meanmaxsim"
+    saved(old, tmp_path / "in")
+    more = ["--max-length", LONG, "--block-per-row", 7, *to]
+    result = mra_convert(tmp_path / "in", tmp_path / "out", *more)
+    assert result.exit_code == 0, result.output
+    new = loaded(st.MultiVectorEncoder, tmp_path / "out")
+    assert (new[0].query_expansion, new[0].query_length) == (old[0].query_expansion, None)
+    assert new.similarity_fn_name == "meanmaxsim"
+    for one, other in zip(old.encode_query(TEXTS), new.encode_query(TEXTS), strict=True):
+        assert len(other) == 24
+        torch.testing.assert_close(other, one, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_multi_vector_as_pylate_writes_it(expanded: bool, mra_convert: Run, tmp_path: Path) -> None:
     folder = saved(multi_vector(tmp_path / "encoder"), tmp_path / "in")
     listed = json.loads((folder / "modules.json").read_text())[:2]
     listed[1]["type"] = "pylate.models.Dense.Dense"
     (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "sentence_bert_config.json").write_text('{"do_lower_case": false}')
-    settings = {"model_type": "ColBERT", "document_length": 40, "do_query_expansion": False}
-    change(folder / "config_sentence_transformers.json", **settings, query_prefix="q ")
+    change(folder / "tokenizer_config.json", mask_token="z")
+    settings = {"document_length": 40, "query_length": 20, "do_query_expansion": expanded}
+    change(
+        folder / "config_sentence_transformers.json",
+        **settings,
+        model_type="ColBERT",
+        query_prefix="q ",
+    )
     result = mra_convert(folder, tmp_path / "out", "--max-length", LONG)
     assert "(MultiVectorEncoder)" in summary(result)
     old, new = (loaded(st.MultiVectorEncoder, tmp_path / name) for name in ("in", "out"))
     assert_same(old, new)
     assert (old[0].document_length, new[0].document_length) == (40, LONG)
+    assert new[0].query_expansion == old[0].query_expansion
+    assert {len(query) == 20 for query in new.encode_query(TEXTS)} == {expanded}
 
 
 def test_to_mra_without_the_pooler(mra_convert: Run, tmp_path: Path) -> None:
@@ -313,6 +342,7 @@ def test_without_the_library(
     [
         ("1_Pooling/config.json", {"pooling_mode": "max"}, "short texts differs by"),
         ("config_sentence_transformers.json", {"prompts": {}}, "reads other prompts"),
+        ("sentence_bert_config.json", {"query_length": 9}, "reads other query_length"),
         ("sentence_bert_config.json", {"max_seq_length": 9}, "read 9 tokens in place of 200"),
         (
             "sentence_bert_config.json",
