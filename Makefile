@@ -2,7 +2,7 @@
 # make bench  set up .venv, measure what takes less than ten minutes, and write report/
 # make bench-full  the same with every length and budget
 # make test   set up .venv, lint, check types, run the tests
-# make test-oldest  the tests that meet other libraries, with the oldest versions that are accepted
+# make test-oldest  the tests with the oldest versions of other libraries that are accepted
 # make clean  remove .venv, .venv-oldest and everything that was built
 
 # The first of these that is Python 3.11 or later; `make PYTHON=...` takes any other.
@@ -43,13 +43,11 @@ test: $(VENV)/.test $(VENV)/typecheck
 	$(BIN)/python -m pytest --ignore=tests/kernels; rest=$$?; \
 	wait $$kernels; kernels=$$?; cat $(VENV)/kernels.log; exit $$((rest | kernels))
 
-# In a .venv of its own. torch is not the oldest, as constraints-oldest.txt explains. What compiles
-# models takes minutes, and is torch's business more than that of the libraries which are older here.
+# In a .venv of its own. torch is not the oldest, as constraints-oldest.txt explains, nor is triton.
 test-oldest:
 	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/.test
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider \
-		tests/registry tests/ops tests/adapters tests/models tests/convert \
-		-k "not compile and not one_graph and not checkpointing"
+		--ignore=tests/kernels --ignore=tests/benchmarks
 
 clean:
 	rm -rf $(VENV) .venv-oldest build dist *.egg-info

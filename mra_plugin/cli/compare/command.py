@@ -78,6 +78,8 @@ def compare(
 
 def _progress() -> Progress:
     terminal = console(stderr=True)
+    # A bar leaves an empty line where there is no terminal, with older rich even if it is disabled.
+    terminal.quiet = not terminal.is_terminal
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -85,6 +87,5 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=terminal,
         transient=True,
-        # Even a bar that vanishes leaves an empty line where there is no terminal.
-        disable=not terminal.is_terminal,
+        disable=terminal.quiet,
     )
