@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
+from mra_plugin.adapters.libraries import adapters_of
 from mra_plugin.adapters.patching import patch
 from mra_plugin.adapters.transformers.attention_function import attention_forward
 from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA, stored_params
@@ -76,7 +77,7 @@ def attention_inputs(model: nn.Module, **inputs: Any) -> list[AttentionInputs]:
             was called.
     """
     own = getattr(model, "_orig_mod", model)
-    encoders_in(own)  # refuses what holds none before it is copied
+    adapters_of(own)  # refuses what holds none before it is copied
     twin = copy_with_same_weights(own)
     _make_exact(twin)
     found: list[AttentionInputs] = []

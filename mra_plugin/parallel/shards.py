@@ -106,8 +106,10 @@ def attends_across(config: Any) -> bool:
 
 
 def _encoder(model: nn.Module) -> Any:
+    from mra_plugin.adapters.libraries import adapters_of
     from mra_plugin.adapters.transformers.modules import encoders_in
 
+    adapters_of(model)  # refuses what holds none
     encoder = encoders_in(model)[0]
     config = encoder.config
     if not attends_across(config):

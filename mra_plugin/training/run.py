@@ -84,8 +84,8 @@ def _train(
     versions: dict[str, str | None],
 ) -> None:
     checkpoint = check_folder(out, config, resume)
-    if config.distill:
-        read_sentence_model(config.model)  # refuses what could not be carried over, before any work
+    # Refuses what could not be carried over, before any work.
+    whole = read_sentence_model(config.model) if config.distill else None
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model, words=config.task == "tokens")
     prepare = PREPARE[config.task] if config.distill is None else prepare_distillation
@@ -110,6 +110,8 @@ def _train(
                     say(what)
                 say(f"going on from {checkpoint or 'the start: there is no whole checkpoint'}")
         _run(config, out, task, trainer, checkpoint, versions, say)
+        if main and whole:  # what distillation heals stays the model that it was
+            write_sentence_model(whole, out, max_length=None)
 
 
 def _run(
@@ -137,9 +139,6 @@ def _run(
     trained = _save(config, out, trainer, distillation)
     if distillation and trained:
         after = distillation.closeness.measure(trained)
-        # What distillation heals stays the model that it was.
-        if whole := read_sentence_model(config.model):
-            write_sentence_model(whole, out, max_length=None)
         device = str(trainer.args.device)
         write_closeness(config, out, before, after, seconds, device, versions, say)
 

@@ -14,20 +14,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def encoders_in(model: nn.Module) -> list[PreTrainedModel]:
-    """The transformers models in ``model``, outermost first.
-
-    Raises:
-        TypeError: ``model`` is no module, or holds no transformers model.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    if not found:
-        raise TypeError(
-            f"model must be, or hold, a transformers PreTrainedModel; {type(model).__name__} does "
-            "not"
-        )
-    return found
+    """The transformers models in ``model``, outermost first."""
+    return [module for module in model.modules() if isinstance(module, PreTrainedModel)]
 
 
 def configs_in(models: Iterable[nn.Module]) -> list[PreTrainedConfig]:

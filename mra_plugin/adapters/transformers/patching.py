@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from .config_attention import (
     IMPLEMENTATIONS,
@@ -29,7 +29,7 @@ from .support import check_class, check_modules, uses_interface
 
 def accepts(model: nn.Module) -> bool:
     """Whether a module is, or holds, a transformers model."""
-    return any(isinstance(module, PreTrainedModel) for module in model.modules())
+    return bool(encoders_in(model))
 
 
 def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:
