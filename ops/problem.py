@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,17 +25,18 @@ class Problem:
 
     def rows(self, index: Tensor) -> Problem:
         """Some sequences of the batch."""
-        query, key, value, *masks = (
-            None if x is None else x[index]
-            for x in (
-                self.query,
-                self.key,
-                self.value,
-                self.key_padding_mask,
-                self.query_padding_mask,
-            )
+        key_mask, query_mask = (
+            None if mask is None else mask[index]
+            for mask in (self.key_padding_mask, self.query_padding_mask)
         )
-        return Problem(query, key, value, *masks, self.options, self.scale)  # type: ignore[arg-type]
+        return replace(
+            self,
+            query=self.query[index],
+            key=self.key[index],
+            value=self.value[index],
+            key_padding_mask=key_mask,
+            query_padding_mask=query_mask,
+        )
 
     @property
     def is_full(self) -> bool:

@@ -70,19 +70,19 @@ class Kept(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    """What was chosen before; None has it chosen again.
+    """What is exact.
 
     Attributes:
-        chosen: bool [B, H, X, Y].
+        chosen: bool [B, H, X, Y]; None for queries at padding, whose choice is not kept.
         salient: int64 [B, H, g].
     """
 
     chosen: Tensor | None
-    salient: Tensor | None
+    salient: Tensor
 
     def at(self, where: Any) -> _Choice:
         """That of a part."""
-        return _Choice(*(None if one is None else one[where] for one in self))
+        return _Choice(None if self.chosen is None else self.chosen[where], self.salient[where])
 
 
 def _terms(problem: Problem) -> tuple[ModuleType, ...]:
@@ -133,7 +133,7 @@ def _approximate(problem: Problem, kept: Kept) -> tuple[Tensor, Tensor]:
         mask, start = one.query_padding_mask, problem.query.shape[-2] - one.query.shape[-2]
         assert mask is not None
         more_out, more_lse = empty_output(one.query, one.value)
-        _attend(one, more_out, more_lse, None, kept.salient)
+        _attend(one, more_out, more_lse, _Choice(None, kept.salient))
         served = mask[:, None, :]
         out[:, :, start:] = torch.where(served[..., None], more_out, out[:, :, start:])
         lse[:, :, start:] = torch.where(served, more_lse, lse[:, :, start:])
@@ -152,26 +152,17 @@ def _tail(problem: Problem) -> Problem | None:
     return replace(problem, query=problem.query[:, :, start:], query_padding_mask=mask[:, start:])
 
 
-def _attend(
-    problem: Problem,
-    out: Tensor,
-    lse: Tensor,
-    choice: _Choice | None,
-    salient: Tensor | None = None,
-) -> None:
-    """Fills output and log-sum-exp of a call.
+def _attend(problem: Problem, out: Tensor, lse: Tensor, choice: _Choice) -> None:
+    """Fills output [B, H, Nq, Dv] and log-sum-exp [B, H, Nq] of a call.
 
-    Args:
-        problem: the call.
-        out: [B, H, Nq, Dv].
-        lse: [B, H, Nq].
-        choice: what it chooses is filled in here, if that is asked for.
-        salient: keys that were found before, int64 [B, H, g].
+    What is exact is found and filled in, but for queries at padding: they are given salient keys.
     """
     rows = torch.zeros(*out.shape[:2], problem.blocks_x, dtype=torch.bool, device=out.device)
     for where in cut(problem):
-        part = Part.of(problem, where, salient=None if salient is None else salient[where])
-        if choice is not None:
+        if choice.chosen is None:
+            part = Part.of(problem, where, salient=choice.salient[where])
+        else:
+            part = Part.of(problem, where)
             choice.chosen[where], choice.salient[where] = part.plan.chosen, part.plan.salient
         _attend_part(problem, part, out[where], lse[where])
         if not problem.is_full:

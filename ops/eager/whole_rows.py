@@ -69,8 +69,8 @@ def _tiles(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Ten
             ~(key_mask | ~any_key), -torch.inf
         )
         bias = bias[:, None].expand(-1, query.shape[1], -1).flatten(0, 1)[:, None]
-    tiles = (_wide(x, width, dtype) for x in (query, key, value))
-    return *tiles, bias, served
+    query, key, value = (_wide(x, width, dtype) for x in (query, key, value))
+    return query, key, value, bias, served
 
 
 def _wide(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:
