@@ -17,6 +17,7 @@ from mra_plugin.registry import build_attention
 BLOCK_SIZE = 32
 # Exact keys of a row in such blocks; the budget in blocks of another size is that of as many keys.
 BLOCKS_PER_ROW = (1, 2, 4, 8, 16, 32, 64)
+FEW_PER_ROW = (2, 8, 32)
 LANDMARKS = (8, 16, 32, 64, 128, 256, 512)
 
 _PAPER = {**preset_options("paper"), "block_size": BLOCK_SIZE}
@@ -69,7 +70,8 @@ def budgets(method: str, tokens: int) -> list[int]:
     if method == "nystrom":
         return [landmarks for landmarks in LANDMARKS if landmarks < tokens]
     size = _block_size(method)
-    found = {per_row * BLOCK_SIZE // size for per_row in BLOCKS_PER_ROW}
+    per_rows = FEW_PER_ROW if method == "oracle close" else BLOCKS_PER_ROW  # it takes long
+    found = {per_row * BLOCK_SIZE // size for per_row in per_rows}
     if method in ("mra close", "oracle close"):
         found.add(_CLOSE["block_per_row"])
     return sorted(per_row for per_row in found if per_row * size < tokens)
@@ -79,10 +81,10 @@ def quick_budgets(method: str, tokens: int) -> list[int]:
     """Few of them: enough for a line."""
     if method == "nystrom":
         few: set[int] = {16, 64, 256}
-    elif method == "oracle close":  # takes long
+    elif method == "oracle close":
         few = {_CLOSE["block_per_row"]}
     else:
-        few = {per_row * BLOCK_SIZE // _block_size(method) for per_row in (2, 8, 32)}
+        few = {per_row * BLOCK_SIZE // _block_size(method) for per_row in FEW_PER_ROW}
         few |= {_CLOSE["block_per_row"]} if method == "mra close" else set()
     return [one for one in budgets(method, tokens) if one in few]
 
