@@ -68,7 +68,8 @@ def _weights(part: Part) -> tuple[Tensor, Tensor, Tensor | None]:
     if cells > 1:
         chosen = chosen.repeat_interleave(cells, -1)[..., : scores.shape[-1]]
     if masses is not None:
-        weights = masses.weights.masked_fill(chosen, 0)
+        # In place, as nobody reads them again: they are as large as all that is chosen from.
+        weights = masses.weights.masked_fill_(chosen, 0)
         total = weights.sum(-1)
         if bool((total > _LEAST_MASS).all()):
             return weights, masses.reference[..., 0], total

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..blocks import accumulation_dtype, block_count
 from ..options import MRAOptions
 from ..parts import parts
 from ..plan import Plan, plan_blocks
 from ..problem import Problem
 
-# Bytes of keys and values of the heads worked on together: bounds the coarse matrices and the
-# copies that tails and strided inputs need.
+# Bytes of keys and values, or of coarse scores and their masses, of the heads worked on together:
+# bounds these, and the copies that tails and strided inputs need.
 _PART_BYTES_CPU = 16 << 20
 _PART_BYTES = 2 << 30
 
@@ -30,7 +31,9 @@ def cut(problem: Problem) -> Iterator[Where]:
     query, key, value = problem.query, problem.key, problem.value
     limit = _PART_BYTES_CPU if query.device.type == "cpu" else _PART_BYTES
     head_bytes = key.element_size() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
-    return parts(query.shape[0], query.shape[1], limit // max(head_bytes, 1))
+    cells = block_count(key.shape[-2], problem.options.cell_size)
+    score_bytes = accumulation_dtype(key.dtype).itemsize * problem.blocks_x * cells
+    return parts(query.shape[0], query.shape[1], limit // max(head_bytes, 2 * score_bytes, 1))
 
 
 @dataclass(frozen=True)
