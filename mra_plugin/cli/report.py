@@ -44,7 +44,7 @@ def report(
     """Shows what was measured: one HTML page, its plots, and the tables as Markdown.
 
     With `--update`, replaces in a file what stands between `<!-- mra report: NAME -->` and
-    `<!-- end of mra report -->` by the section NAME: retrieval, retrieval_all, compare,
+    `<!-- end of mra report -->` by the section NAME: retrieval, retrieval_all, compare, settings,
     distillation, speed, speed_all, time, memory, memory_all, growth, layer, layer_memory,
     closeness, additions, budget, stages, not_run or machine.
 

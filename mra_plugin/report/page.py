@@ -16,6 +16,7 @@ from .tables import Section
 CHAPTERS = {
     "retrieval_all": ("ranking", "ranking-speed"),
     "compare": (),
+    "settings": (),
     "speed_all": ("speed-up",),
     "time": ("time",),
     "memory_all": ("memory",),

@@ -91,6 +91,7 @@ _SECTIONS: dict[str, Callable[[Results], Section | None]] = {
     "retrieval": retrieval_sections.retrieval,
     "retrieval_all": retrieval_sections.retrieval_all,
     "compare": encoder_sections.compare,
+    "settings": encoder_sections.settings,
     "speed": timing_sections.speed,
     "speed_all": timing_sections.speed_all,
     "time": timing_sections.time,

@@ -55,6 +55,27 @@ def test_options_that_are_written_out_are_told_as_a_preset(read: Read) -> None:
         assert f"| tokens | exact | {name} | speed-up |" in updated(COMPARE, read(content))
 
 
+def test_settings_of_one_encoder_stand_beside_each_other(read: Read) -> None:
+    preset = PRESETS["close"]
+    others = [
+        comparison(attention={"mra": asdict(options), "nystrom": {}})
+        for options in (preset, replace(preset, block_per_row=preset.block_per_row + 1))
+    ]
+    found = read(comparison(), *others)
+    settings = COMPARE.replace("compare", "settings")
+    new = updated(settings, found)
+    assert "| MRA | 512 tokens | 4096 tokens |" in new
+    figures = "0.80x / 0.959 / 0.949 | 4.0x / 0.926 / 0.916 |"
+    more = f"preset close, {preset.block_per_row + 1} blocks per row"
+    for name in ("8 blocks per row", "preset close", more):
+        assert f"| {name} | {figures}" in new
+    # Alone, a preset stands for them all.
+    compared = updated(COMPARE, found)
+    assert "| MRA, preset close |" in compared
+    assert "blocks per row" not in compared
+    assert "| nystrom |" in compared
+
+
 def test_only_what_was_compared_has_a_section(read: Read) -> None:
     (found,) = read(comparison())
     assert found.title == "cpu (x86_64, 2 threads), float32"
