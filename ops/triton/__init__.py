@@ -25,6 +25,8 @@ SERVES = frozenset(
         "initial_prior_first_n_blocks",
         "initial_prior_diagonal_n_blocks",
         "selection",
+        "coarse_key_size",
+        "block_score",
     }
 )
 

@@ -15,7 +15,13 @@ from ..parts import parts
 from ..problem import Problem, empty_choice
 from .arguments import padded, run
 from .kept import MeansWithValues
-from .kernels.choosing import mark_kernel, rank_kernel, select_kernel, tally_kernel
+from .kernels.choosing import (
+    mark_kernel,
+    rank_by_mass_kernel,
+    rank_kernel,
+    select_kernel,
+    tally_kernel,
+)
 from .tuning import coarse_launch, score_precision
 
 # Bytes of one [heads, X, Y] matrix of ranks: the only thing but the choice itself that grows with
@@ -47,37 +53,40 @@ def choice_parts(problem: Problem) -> list[tuple[slice, slice]]:
 
 def rank_pairs(problem: Problem, means: MeansWithValues, part: tuple[slice, slice]) -> Tensor:
     """Ranks of all pairs of some heads, int32 or, with priors, int64 [B, H, X, Y]."""
-    query, key = means.query[part], means.key[part]
-    batch, heads, blocks_x, channels = query.shape
-    blocks_y = key.shape[2]
+    own = means.at(part)
+    batch, heads, blocks_x, channels = own.query.shape
+    blocks_y, cells = problem.blocks_y, own.key.shape[2]
     options, bits = problem.options, _bits(problem.options)
-    launch = coarse_launch(blocks_y, padded(channels), problem.query.dtype)
+    launch = coarse_launch(cells, padded(channels), problem.query.dtype)
     ranks = torch.empty(
         batch,
         heads,
         blocks_x,
         blocks_y,
         dtype=_dtype(options),
-        device=query.device,
+        device=own.query.device,
     )
     run(
-        rank_kernel,
+        rank_kernel if options.block_score == "mean" else rank_by_mass_kernel,
         batch * heads * triton.cdiv(blocks_x, launch.rows),
-        query,
-        key,
-        means.query_counts[part[0]],
-        means.key_counts[part[0]],
+        own.query,
+        own.key,
+        own.query_counts,
+        own.key_counts,
         ranks,
         problem.scale,
         heads,
         blocks_x,
         blocks_y,
+        cells,
+        own.heads_sharing,
         options.initial_prior_first_n_blocks,
         options.initial_prior_diagonal_n_blocks,
         CHANNELS=channels,
         PADDED_CHANNELS=padded(channels),
         ROWS=launch.rows,
         COLUMNS=launch.step,
+        CELLS=options.block_size // options.cell_size,
         HAS_PRIORS=bits > 31,
         BITS=bits,
         PRECISION=score_precision(problem.query.dtype),

@@ -1,6 +1,6 @@
-"""The coarse scale of a call: attention between blocks, over the pairs that are not exact.
+"""The coarse scale of a call: attention of query blocks over cells of keys that are not exact.
 
-Shapes: B batch, H heads, X query and Y key blocks.
+Shapes: B batch, H heads, X query and Y key blocks, Z cells of keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .tuning import coarse_launch, product_precision, score_precision
 def attend_coarsely(
     problem: Problem, means: MeansWithValues, chosen: Tensor
 ) -> tuple[Tensor | None, Tensor]:
-    """How each query block attends to the key blocks that it did not choose.
+    """How each query block attends to the cells of key blocks that it did not choose.
 
     Returns:
         Output [B, H, X, Dv] in mode "full", else None, and log-sum-exp [B, H, X], which holds
@@ -30,7 +30,7 @@ def attend_coarsely(
     if not problem.is_full:
         return None, lse
     out = lse.new_empty(*lse.shape, problem.value.shape[-1])
-    programs, settings = _launch(problem, problem.blocks_x)
+    programs, settings = _launch(problem, means, problem.blocks_x)
     run(
         coarse_forward_kernel,
         programs,
@@ -41,7 +41,7 @@ def attend_coarsely(
         as_bytes(chosen),
         out,
         lse,
-        *_sizes(problem),
+        *_sizes(problem, means),
         **settings,
     )
     return out, lse
@@ -55,11 +55,11 @@ def shares(
     pulled: Tensor,
     pulled_delta: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What each real token gets of the gradient of its block's mean.
+    """What each token gets of the gradient of the mean of its block or cell.
 
     Args:
         problem: the call.
-        means: of its blocks.
+        means: of its blocks and cells.
         chosen: bool [B, H, X, Y].
         coarse_lse: float32 [B, H, X].
         pulled: the sum of w_i dO_i over the queries of a block, each weighted by
@@ -67,13 +67,13 @@ def shares(
         pulled_delta: the sum of w_i δ_i, float32 [B, H, X].
 
     Returns:
-        For queries [B, H, X, D], keys [B, H, Y, D] and values [B, H, Y, Dv], float32.
+        For queries [B, H, X, D], keys [B, H, Z, D] and values [B, H, Z, Dv], float32.
     """
     flags = as_bytes(chosen)
     query_share, key_share, value_share = (
         x.new_empty(x.shape) for x in (means.query, means.key, means.value)
     )
-    programs, settings = _launch(problem, problem.blocks_x)
+    programs, settings = _launch(problem, means, problem.blocks_x)
     run(
         coarse_query_kernel,
         programs,
@@ -87,10 +87,11 @@ def shares(
         pulled,
         pulled_delta,
         query_share,
-        *_sizes(problem),
+        problem.query.shape[1],
+        *_sizes(problem, means),
         **settings,
     )
-    programs, settings = _launch(problem, problem.blocks_y)
+    programs, settings = _launch(problem, means, means.key.shape[2])
     run(
         coarse_key_value_kernel,
         programs,
@@ -104,17 +105,17 @@ def shares(
         pulled_delta,
         key_share,
         value_share,
-        *_sizes(problem),
+        *_sizes(problem, means),
         **settings,
     )
     return query_share, key_share, value_share
 
 
-def _launch(problem: Problem, blocks: int) -> tuple[int, dict[str, Any]]:
+def _launch(problem: Problem, means: MeansWithValues, blocks: int) -> tuple[int, dict[str, Any]]:
     """Programs for ``blocks`` of every head, and the settings that all kernels share."""
     batch, heads, _, channels = problem.query.shape
     value_channels, dtype = problem.value.shape[-1], problem.query.dtype
-    most = max(problem.blocks_x, problem.blocks_y)
+    most = max(problem.blocks_x, means.key.shape[2])
     launch = coarse_launch(most, padded(max(channels, value_channels)), dtype)
     settings = {
         "CHANNELS": channels,
@@ -123,6 +124,7 @@ def _launch(problem: Problem, blocks: int) -> tuple[int, dict[str, Any]]:
         "PADDED_VALUE_CHANNELS": padded(value_channels),
         "ROWS": launch.rows,
         "COLUMNS": launch.step,
+        "CELLS": problem.options.block_size // problem.options.cell_size,
         "SCORE_PRECISION": score_precision(dtype),
         "PRECISION": product_precision(dtype),
         "num_warps": launch.num_warps,
@@ -131,5 +133,7 @@ def _launch(problem: Problem, blocks: int) -> tuple[int, dict[str, Any]]:
     return batch * heads * triton.cdiv(blocks, launch.rows), settings
 
 
-def _sizes(problem: Problem) -> tuple[float, int, int, int]:
-    return problem.scale, problem.query.shape[1], problem.blocks_x, problem.blocks_y
+def _sizes(problem: Problem, means: MeansWithValues) -> tuple[float, int, int, int, int]:
+    """The scale, how many query blocks, key blocks and cells, and heads with the same counts."""
+    blocks = problem.blocks_x, problem.blocks_y
+    return problem.scale, *blocks, means.key.shape[2], means.heads_sharing

@@ -1,6 +1,6 @@
 """The gradients of the fine scale: sums over queries, then queries, then keys and values.
 
-Shapes: B batch, H heads, X query and Y key blocks.
+Shapes: B batch, H heads, X query and Y key blocks, Z cells of keys.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..blocks import block_count
 from ..problem import Problem
 from .arguments import as_bytes, lengths, padded, run, sizes, strides, widest
 from .kernels.fine_backward import key_value_kernel, query_kernel
@@ -110,8 +111,8 @@ def launch_key_value_gradients(
     shares: tuple[Tensor | None, Tensor | None],
     grads: tuple[Tensor, Tensor],
 ) -> None:
-    """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Y, ...] are the coarse scale's."""
-    columns = column_lists(problem, chosen)
+    """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Z, ...] are the coarse scale's."""
+    columns, cell_size = column_lists(problem, chosen), problem.options.cell_size
     settings, pieces, step = _backward_settings(problem)
     partials = [columns.partial(problem.options.block_size, grad.shape[-1]) for grad in grads]
     run(
@@ -130,8 +131,10 @@ def launch_key_value_gradients(
         *partials,
         *lengths(problem),
         *columns.lengths,
+        block_count(problem.key.shape[2], cell_size),
         *strides(problem),
         *grad_out.stride()[:3],
+        CELL_SIZE=cell_size,
         QUERIES_PER_STEP=step,
         CHUNK=columns.chunk,
         **settings,

@@ -1,44 +1,59 @@
-"""Means of the blocks of a call, by one kernel for queries and one for keys and values.
+"""Means of blocks and cells of a call, by one kernel for queries and one for keys and values.
 
-Shapes: B batch, H heads, X query and Y key blocks.
+Shapes: B batch, H heads, X query blocks, Z cells of keys.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+import triton
 from torch import Tensor
 
 from ..problem import Problem
 from .arguments import as_bytes, padded, run
 from .kept import MeansWithValues, empty_means
-from .kernels.pooling import pool_kernel
+from .kernels.pooling import pool_cells_kernel, pool_kernel
 from .tuning import tokens_per_step
+
+# Cells of fewer tokens share a program, which reads so many tokens, or fewer of many channels.
+_SMALL = 16
+_TOKENS = 128
 
 
 def pool_blocks(problem: Problem) -> MeansWithValues:
-    """Pools queries and keys, and in mode "full" values."""
-    means = empty_means(problem.query, problem.key, problem.value, problem.options.block_size)
+    """Pools queries by block and keys by cell, and in mode "full" values."""
+    options = problem.options
+    means = empty_means(problem.query, problem.key, problem.value, asdict(options))
     query_mask, key_mask = problem.query_padding_mask, problem.key_padding_mask
-    value = (problem.value, means.value) if problem.is_full else None
-    _pool(problem, (problem.query, means.query), None, query_mask, means.query_counts)
-    _pool(problem, (problem.key, means.key), value, key_mask, means.key_counts)
+    queries, keys = (problem.query, means.query), (problem.key, means.key)
+    values = (problem.value, means.value) if problem.is_full else None
+    _pool(queries, None, query_mask, means.query_counts, options.block_size)
+    _pool(keys, values, key_mask, means.key_counts, options.cell_size)
     return means
 
 
 def _pool(
-    problem: Problem,
     first: tuple[Tensor, Tensor],
     second: tuple[Tensor, Tensor] | None,
     mask: Tensor | None,
     counts: Tensor,
+    size: int,
 ) -> None:
     """Fills the means of one or two tensors under one mask, and counts [B, X]."""
     x, means = first
     other, other_means = first if second is None else second
-    size = problem.options.block_size
     batch, heads, length, channels = x.shape
+    widest = padded(max(channels, other.shape[-1]))
+    if size < _SMALL:
+        kernel, step = pool_cells_kernel, tokens_per_step(_TOKENS, widest)
+        programs = triton.cdiv(length, step)
+    else:
+        kernel, step = pool_kernel, tokens_per_step(size, widest)
+        programs = counts.shape[-1]
     run(
-        pool_kernel,
-        batch * heads * counts.shape[1],
+        kernel,
+        batch * heads * programs,
         x,
         other,
         as_bytes(mask),
@@ -46,8 +61,9 @@ def _pool(
         other_means,
         counts,
         heads,
+        heads,
         length,
-        counts.shape[1],
+        counts.shape[-1],
         *x.stride()[:3],
         *other.stride()[:3],
         CHANNELS=channels,
@@ -55,7 +71,7 @@ def _pool(
         PADDED_CHANNELS=padded(channels),
         PADDED_SECOND_CHANNELS=padded(other.shape[-1]),
         BLOCK_SIZE=size,
-        TOKENS_PER_STEP=tokens_per_step(size, padded(max(channels, other.shape[-1]))),
+        TOKENS_PER_STEP=step,
         HAS_SECOND=second is not None,
         HAS_MASK=mask is not None,
     )

@@ -27,7 +27,8 @@ from mra_plugin.ops.triton.kernels import sums as sums_kernel  # noqa: E402
 
 FORWARD, SUMS = forward_kernel.forward_kernel, sums_kernel.sums_kernel
 QUERY, KEY_VALUE = backward_kernels.query_kernel, backward_kernels.key_value_kernel
-POOL, RANK = pool_kernel.pool_kernel, choice_kernels.rank_kernel
+POOL, POOL_CELLS = pool_kernel.pool_kernel, pool_kernel.pool_cells_kernel
+RANK = [choice_kernels.rank_kernel, choice_kernels.rank_by_mass_kernel]
 COARSE = [
     coarse_kernels.coarse_forward_kernel,
     coarse_kernels.coarse_query_kernel,
@@ -64,11 +65,12 @@ INT32 = {
     "starts", "columns", "rows_listed", "entries", "counts", "query_counts", "key_counts",
     "ranks", "last", "below", "ties", "spare", "items", "first_items", "slots",
 }  # fmt: skip
+MATRIX_PRODUCTS = r"mma\.sync|wgmma\.mma_async|tcgen05\.mma"
 MASKS = {"mask", "key_mask", "query_mask", "chosen"}
 SCALARS = {
     "heads", "query_length", "key_length", "blocks_x", "blocks_y", "blocks", "capacity", "lines",
     "length", "rows", "budget", "first_blocks", "diagonal_blocks", "items_per_head",
-    "slots_per_head", "tokens",
+    "slots_per_head", "tokens", "cells", "heads_sharing",
 }  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def launch_of(kernel: Any, dtype: torch.dtype, channels: int, block_size: int) -
     """Tile sizes and warps, None where a kernel goes by Triton's own."""
     if kernel in FINE:
         return FINE[kernel](block_size, channels, dtype)
-    return tuning.coarse_launch(2048, channels, dtype) if kernel in [RANK, *COARSE] else None
+    return tuning.coarse_launch(2048, channels, dtype) if kernel in [*RANK, *COARSE] else None
 
 
 def compiled(
@@ -107,6 +109,8 @@ def compiled(
         "PADDED_VALUE_CHANNELS": channels,
         "PADDED_SECOND_CHANNELS": channels,
         "BLOCK_SIZE": block_size,
+        "CELL_SIZE": block_size,
+        "CELLS": 1,
         "ROWS": launch and launch.rows,
         "KEYS_PER_STEP": launch and launch.step,
         "QUERIES_PER_STEP": launch and launch.step,
@@ -128,7 +132,7 @@ def compiled(
         constants |= {"LINES": lists._LINES_CUT}
     if kernel in [choice_kernels.tally_kernel, choice_kernels.mark_kernel]:
         constants |= {"WIDTH": choosing._WIDTH}
-    if kernel is RANK:
+    if kernel in RANK:
         constants["PRECISION"] = tuning.score_precision(dtype)
     if kernel in COARSE:
         constants["PRECISION"] = tuning.product_precision(dtype)
@@ -167,10 +171,10 @@ def stack_bytes(binary: Any, path: Path) -> int:
 
 
 @pytest.mark.parametrize(("arch", "dtype"), TARGETS)
-@pytest.mark.parametrize("kernel", [*FINE, SUMS, POOL, RANK, *COARSE], ids=lambda k: k.fn.__name__)
+@pytest.mark.parametrize("kernel", [*FINE, SUMS, POOL, *RANK, *COARSE], ids=lambda k: k.fn.__name__)
 def test_default_configurations(kernel: Any, arch: int, dtype: torch.dtype, tmp_path: Path) -> None:
     # What is of blocks alone doesn't see their size.
-    sizes = (32,) if kernel in [RANK, *COARSE] else (32, 64)
+    sizes = (32,) if kernel in [*RANK, *COARSE] else (32, 64)
     # Lists as they are, or cut into chunks.
     chunks = (0, 4096) if kernel in FINE and dtype == torch.bfloat16 else (0,)
     for block_size, tokens in itertools.product(sizes, chunks):
@@ -179,14 +183,34 @@ def test_default_configurations(kernel: Any, arch: int, dtype: torch.dtype, tmp_
         assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
         assert binary.metadata.shared <= 96 << 10
         if dtype != torch.float32 and kernel not in [SUMS, POOL]:
-            assert re.search(r"mma\.sync|wgmma\.mma_async|tcgen05\.mma", binary.asm["ptx"])
+            assert re.search(MATRIX_PRODUCTS, binary.asm["ptx"])
+
+
+@pytest.mark.parametrize(("arch", "dtype"), TARGETS)
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        *((kernel, {"CELLS": 4}) for kernel in [*RANK, *COARSE]),
+        (KEY_VALUE, {"CELL_SIZE": 4}),
+        (POOL_CELLS, {"BLOCK_SIZE": 4, "TOKENS_PER_STEP": 128}),
+    ],
+    ids=lambda x: "" if isinstance(x, dict) else x.fn.__name__,
+)
+def test_cells_of_keys(
+    kernel: Any, options: dict[str, int], arch: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    binary = compiled(kernel, arch, dtype, 64, 16, **options)
+    assert stack_bytes(binary, tmp_path / "kernel.cubin") == 0
+    assert binary.metadata.shared <= 96 << 10
+    if dtype != torch.float32 and kernel is not POOL_CELLS:
+        assert re.search(MATRIX_PRODUCTS, binary.asm["ptx"])
 
 
 # Shared memory of a program there.
 @pytest.mark.parametrize(
     ("arch", "kilobytes"), [(86, 99), pytest.param(90, 227, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kernel", [*FINE, RANK, *COARSE], ids=lambda k: k.fn.__name__)
+@pytest.mark.parametrize("kernel", [*FINE, *RANK, *COARSE], ids=lambda k: k.fn.__name__)
 @pytest.mark.parametrize("channels", [128, 256])
 def test_other_sizes_fit_a_multiprocessor(
     kernel: Any, channels: int, arch: int, kilobytes: int

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import agreement
 from helpers.attention_calls import padding_mask, random_inputs, relative_error, run
+from helpers.interpreted import LIMITS, compare
 from torch.utils.checkpoint import checkpoint
 
 from mra_plugin.ops import MRAOptions, mra_attention
@@ -17,17 +17,6 @@ from mra_plugin.ops.operator_pair import arguments
 from mra_plugin.ops.triton import choosing, lists, operators
 
 pytestmark = [pytest.mark.interpreter, pytest.mark.usefixtures("_interpreter")]
-
-# The interpreter rounds bfloat16 towards zero, which doubles its error.
-LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 1.5e-3}
-
-
-def compare(
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    *masks: torch.Tensor | None,
-    **options: Any,
-) -> None:
-    agreement.compare("triton", inputs, *masks, limits=LIMITS, **options)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)

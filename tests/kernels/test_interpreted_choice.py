@@ -52,6 +52,8 @@ def expected_choice(problem: Problem) -> Tensor:
     {"block_per_row": 2, "initial_prior_first_n_blocks": 1},
     {"block_per_row": 2, "initial_prior_diagonal_n_blocks": 3},
     {"block_per_row": 4, "selection": "per_row", "initial_prior_diagonal_n_blocks": 2},
+    {"block_per_row": 3, "coarse_key_size": 4},
+    {"block_per_row": 3, "coarse_key_size": 4, "selection": "per_row", "block_score": "mass"},
 ])  # fmt: skip
 def test_the_choice_is_that_of_the_shared_code(
     options: dict[str, Any], padded: bool, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
@@ -78,22 +80,24 @@ def test_of_equal_scores_the_first_are_chosen(
     assert torch.equal(chosen.flatten(), torch.arange(36) < 8)
 
 
-def test_means_and_counts() -> None:
+@pytest.mark.parametrize("cell_size", [None, 16, 2])
+def test_means_and_counts(cell_size: int | None) -> None:
     mask = padding_mask([90, 33, 0], 90)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(3, 2, length, channels, generator=generator)
         for length, channels in ((50, 24), (90, 24), (90, 40))
     )
-    problem = Problem(query, key, value, mask, None, MRAOptions(block_size=16), 1.0)
-    means = pool_blocks(problem)
-    query_counts = count_tokens(None, 3, 50, 16, query.device)
-    key_counts = count_tokens(mask, 3, 90, 16, key.device)
+    options = MRAOptions(block_size=32, coarse_key_size=cell_size)
+    problem = Problem(query, key, value, mask, None, options, 1.0)
+    means, size = pool_blocks(problem), options.cell_size
+    query_counts = count_tokens(None, 3, 50, 32, query.device)
+    key_counts = count_tokens(mask, 3, 90, size, key.device)
     assert torch.equal(means.query_counts, query_counts.int())
     assert torch.equal(means.key_counts, key_counts.int())
-    torch.testing.assert_close(means.query, pool(query, None, query_counts, 16))
-    torch.testing.assert_close(means.key, pool(key, mask, key_counts, 16))
-    torch.testing.assert_close(means.value, pool(value, mask, key_counts, 16))
+    torch.testing.assert_close(means.query, pool(query, None, query_counts, 32))
+    torch.testing.assert_close(means.key, pool(key, mask, key_counts, size))
+    torch.testing.assert_close(means.value, pool(value, mask, key_counts, size))
 
 
 def random_choice(shape: tuple[int, int, int], transposed: bool) -> Tensor:

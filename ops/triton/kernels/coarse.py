@@ -1,25 +1,22 @@
-"""Attention between blocks over the pairs that are not exact, forward and backward.
+"""Attention of query blocks over cells of keys that are not exact, forward and backward.
 
-Shapes: R query blocks and C key blocks per tile, D and V channels of keys and values, padded to
+Shapes: R query blocks and C cells per tile, D and V channels of keys and values, padded to
 powers of two. The matrix of probabilities is formed tile by tile and never stored.
 """
 
 import triton
 import triton.language as tl
 
-from .parts import LOG2E, SIZES, load_rows, raised, tile_of_blocks, weighing
+from .parts import LOG2E, SIZES, key_levels, load_rows, raised, tile_of_blocks, weighing
 
 
 @triton.jit
-def key_levels(key_counts, y, blocks_y):
-    """log₂ of the real tokens of key blocks, -inf where there are none: a mean stands for all."""
-    counts = tl.load(key_counts + y, mask=y < blocks_y, other=0).to(tl.float32)
-    return tl.where(counts > 0, tl.log2(tl.maximum(counts, 1.0)), float("-inf"))
+def is_inexact(chosen, rows, z, inside, blocks_y, CELLS: tl.constexpr):
+    """Where query blocks ``rows``, if ``inside``, did not choose the blocks of cells z.
 
-
-@triton.jit
-def is_inexact(chosen, rows, y, inside, blocks_y):
-    """Which pairs of query blocks ``rows``, where ``inside``, and key blocks y are not chosen."""
+    A block has CELLS of them.
+    """
+    y = z // CELLS
     flags = tl.load(chosen + rows * blocks_y + y, mask=inside & (y < blocks_y), other=1)
     return flags == 0
 
@@ -34,15 +31,17 @@ def coarse_forward_kernel(
     out,
     lse,
     scale,
-    heads,
     blocks_x,
     blocks_y,
+    cells,
+    heads_sharing,
     CHANNELS: tl.constexpr,
     VALUE_CHANNELS: tl.constexpr,
     PADDED_CHANNELS: tl.constexpr,
     PADDED_VALUE_CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    CELLS: tl.constexpr,
     SCORE_PRECISION: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -55,23 +54,23 @@ def coarse_forward_kernel(
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
     queries = query_means + group * blocks_x * CHANNELS
-    keys = key_means + group * blocks_y * CHANNELS
-    values = value_means + group * blocks_y * VALUE_CHANNELS
-    counts = key_counts + group // heads * blocks_y
+    keys = key_means + group * cells * CHANNELS
+    values = value_means + group * cells * VALUE_CHANNELS
+    counts = key_counts + group // heads_sharing * cells
     rows = group * blocks_x + x
     q = load_rows(queries, x, channels, CHANNELS, inside, CHANNELS)  # [R, D]
 
     maximum = tl.full([ROWS], float("-inf"), tl.float32)
     total_weight = tl.zeros([ROWS], tl.float32)
     accumulator = tl.zeros([ROWS, PADDED_VALUE_CHANNELS], tl.float32)
-    for start in range(0, blocks_y, COLUMNS):
-        y = start + tl.arange(0, COLUMNS)  # [C]
-        present = y < blocks_y
-        k = load_rows(keys, y, channels, CHANNELS, present, CHANNELS)  # [C, D]
-        v = load_rows(values, y, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
-        inexact = is_inexact(chosen, rows[:, None], y[None, :], inside[:, None], blocks_y)
+    for start in range(0, cells, COLUMNS):
+        z = start + tl.arange(0, COLUMNS)  # [C]
+        present = z < cells
+        k = load_rows(keys, z, channels, CHANNELS, present, CHANNELS)  # [C, D]
+        v = load_rows(values, z, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
+        inexact = is_inexact(chosen, rows[:, None], z[None, :], inside[:, None], blocks_y, CELLS)
         scores = tl.dot(q, tl.trans(k), input_precision=SCORE_PRECISION) * (scale * LOG2E)
-        scores += key_levels(counts, y, blocks_y)[None, :]
+        scores += key_levels(counts, z, cells)[None, :]
         scores = tl.where(inexact, scores, float("-inf"))  # [R, C]
         maximum, shift, decay = raised(maximum, tl.max(scores, 1))  # [R]
         weights = tl.exp2(scores - shift[:, None])  # [R, C]
@@ -105,16 +104,19 @@ def coarse_query_kernel(
     pulled,
     pulled_delta,
     query_share,
-    scale,
     heads,
+    scale,
     blocks_x,
     blocks_y,
+    cells,
+    heads_sharing,
     CHANNELS: tl.constexpr,
     VALUE_CHANNELS: tl.constexpr,
     PADDED_CHANNELS: tl.constexpr,
     PADDED_VALUE_CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    CELLS: tl.constexpr,
     SCORE_PRECISION: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -123,12 +125,12 @@ def coarse_query_kernel(
     What each real query of a block gets of the gradient of the block's mean.
     """
     group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
-    batch = group // heads
     inside = x < blocks_x
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
-    keys = key_means + group * blocks_y * CHANNELS
-    values = value_means + group * blocks_y * VALUE_CHANNELS
+    keys = key_means + group * cells * CHANNELS
+    values = value_means + group * cells * VALUE_CHANNELS
+    counts = key_counts + group // heads_sharing * cells
     rows = group * blocks_x + x
     q = load_rows(query_means, rows, channels, CHANNELS, inside, CHANNELS)  # [R, D]
     w = load_rows(pulled, rows, value_channels, VALUE_CHANNELS, inside, VALUE_CHANNELS)  # [R, V]
@@ -136,21 +138,21 @@ def coarse_query_kernel(
     level = weighing(tl.load(lse + rows, mask=inside, other=float("-inf")))  # [R]
 
     accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
-    for start in range(0, blocks_y, COLUMNS):
-        y = start + tl.arange(0, COLUMNS)  # [C]
-        present = y < blocks_y
-        k = load_rows(keys, y, channels, CHANNELS, present, CHANNELS)  # [C, D]
-        v = load_rows(values, y, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
-        inexact = is_inexact(chosen, rows[:, None], y[None, :], inside[:, None], blocks_y)
+    for start in range(0, cells, COLUMNS):
+        z = start + tl.arange(0, COLUMNS)  # [C]
+        present = z < cells
+        k = load_rows(keys, z, channels, CHANNELS, present, CHANNELS)  # [C, D]
+        v = load_rows(values, z, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
+        inexact = is_inexact(chosen, rows[:, None], z[None, :], inside[:, None], blocks_y, CELLS)
         scores = tl.dot(q, tl.trans(k), input_precision=SCORE_PRECISION) * (scale * LOG2E)
-        scores += key_levels(key_counts + batch * blocks_y, y, blocks_y)[None, :]
+        scores += key_levels(counts, z, cells)[None, :]
         weights = tl.exp2(tl.where(inexact, scores - level[:, None], float("-inf")))  # [R, C]
         grad_weights = tl.dot(w, tl.trans(v), input_precision=PRECISION)  # [R, C]
         grad_scores = weights * (grad_weights - deltas[:, None])
         accumulator += tl.dot(grad_scores, k, input_precision=PRECISION)  # [R, D]
 
-    counts = tl.load(query_counts + batch * blocks_x + x, mask=inside, other=1)
-    accumulator *= (scale / tl.maximum(counts, 1).to(tl.float32))[:, None]
+    tokens = tl.load(query_counts + group // heads * blocks_x + x, mask=inside, other=1)
+    accumulator *= (scale / tl.maximum(tokens, 1).to(tl.float32))[:, None]
     tl.store(
         query_share + rows[:, None] * CHANNELS + channels[None, :],
         accumulator,
@@ -171,32 +173,34 @@ def coarse_key_value_kernel(
     key_share,
     value_share,
     scale,
-    heads,
     blocks_x,
     blocks_y,
+    cells,
+    heads_sharing,
     CHANNELS: tl.constexpr,
     VALUE_CHANNELS: tl.constexpr,
     PADDED_CHANNELS: tl.constexpr,
     PADDED_VALUE_CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    CELLS: tl.constexpr,
     SCORE_PRECISION: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program per ROWS key blocks of a head: key_share [G, Y, D] and value_share [G, Y, V].
+    """One program per ROWS cells of a head: key_share [G, Z, D] and value_share [G, Z, V].
 
-    What each real token of a block gets of the gradients of the block's means; here C query blocks
+    What each token of a cell's mean gets of the gradients of the cell's means; here C query blocks
     per step.
     """
-    group, y = tile_of_blocks(blocks_y, ROWS)  # [R]
-    batch = group // heads
-    inside = y < blocks_y
+    group, z = tile_of_blocks(cells, ROWS)  # [R]
+    counts = key_counts + group // heads_sharing * cells
+    inside = z < cells
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
-    columns = group * blocks_y + y
+    columns = group * cells + z
     k = load_rows(key_means, columns, channels, CHANNELS, inside, CHANNELS)  # [R, D]
     v = load_rows(value_means, columns, value_channels, VALUE_CHANNELS, inside, VALUE_CHANNELS)
-    levels = key_levels(key_counts + batch * blocks_y, y, blocks_y)  # [R]
+    levels = key_levels(counts, z, cells)  # [R]
 
     key_accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
     value_accumulator = tl.zeros([ROWS, PADDED_VALUE_CHANNELS], tl.float32)
@@ -208,7 +212,7 @@ def coarse_key_value_kernel(
         w = load_rows(pulled, rows, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)
         deltas = tl.load(pulled_delta + rows, mask=present, other=0.0)  # [C]
         level = weighing(tl.load(lse + rows, mask=present, other=float("-inf")))  # [C]
-        inexact = is_inexact(chosen, rows[None, :], y[:, None], present[None, :], blocks_y)
+        inexact = is_inexact(chosen, rows[None, :], z[:, None], present[None, :], blocks_y, CELLS)
         scores = tl.dot(k, tl.trans(q), input_precision=SCORE_PRECISION) * (scale * LOG2E)
         scores += levels[:, None]
         weights = tl.exp2(tl.where(inexact, scores - level[None, :], float("-inf")))  # [R, C]
@@ -217,8 +221,8 @@ def coarse_key_value_kernel(
         grad_scores = weights * (grad_weights - deltas[None, :])
         key_accumulator += tl.dot(grad_scores, q, input_precision=PRECISION)  # [R, D]
 
-    counts = tl.load(key_counts + batch * blocks_y + y, mask=inside, other=1)
-    share = 1.0 / tl.maximum(counts, 1).to(tl.float32)  # [R]
+    tokens = tl.load(counts + z, mask=inside, other=1)
+    share = 1.0 / tl.maximum(tokens, 1).to(tl.float32)  # [R]
     tl.store(
         key_share + columns[:, None] * CHANNELS + channels[None, :],
         key_accumulator * (scale * share)[:, None],

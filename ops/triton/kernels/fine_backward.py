@@ -174,6 +174,7 @@ def key_value_kernel(
     items_per_head,
     slots_per_head,
     capacity,
+    cells,
     query_stride_b,
     query_stride_h,
     query_stride_n,
@@ -191,6 +192,7 @@ def key_value_kernel(
     PADDED_CHANNELS: tl.constexpr,
     PADDED_VALUE_CHANNELS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
+    CELL_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     QUERIES_PER_STEP: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -200,14 +202,16 @@ def key_value_kernel(
 ):
     """One program per ROWS keys of a block: grad_key [G, Nk, D] and grad_value [G, Nk, V].
 
-    ``starts`` [G, Y + 1] and ``rows_listed`` [G, capacity] list the query blocks that chose it.
+    ``starts`` [G, Y + 1] and ``rows_listed`` [G, capacity] list the query blocks that chose it;
+    ``grad_key_share`` [G, Z, D] and ``grad_value_share`` [G, Z, V] are what each key of a cell gets
+    through the cell's means.
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
     group, y, entries, length, is_first, slot = listed_work(
         items, first_items, slots, starts, rows_listed,
         blocks_y, items_per_head, capacity, pieces, CHUNK,
     )  # fmt: skip
-    batch, head, column = group // heads, group % heads, group * blocks_y + y
+    batch, head = group // heads, group % heads
     total = length * BLOCK_SIZE
     queries = query + batch * query_stride_b + head * query_stride_h
     grads = grad_out + batch * grad_stride_b + head * grad_stride_h
@@ -245,16 +249,14 @@ def key_value_kernel(
 
     key_accumulator *= scale
     if HAS_COARSE:
-        kept = channels < tl.where(is_first, CHANNELS, 0)
-        key_share = tl.load(
-            grad_key_share + column * CHANNELS + channels, mask=kept, other=0.0
-        )  # [D]
-        kept = value_channels < tl.where(is_first, VALUE_CHANNELS, 0)
-        value_share = tl.load(
-            grad_value_share + column * VALUE_CHANNELS + value_channels, mask=kept, other=0.0
-        )  # [V]
-        key_accumulator += tl.where(real[:, None], key_share[None, :], 0.0)
-        value_accumulator += tl.where(real[:, None], value_share[None, :], 0.0)
+        counted = real & (positions < tl.where(is_first, key_length, 0))
+        cell = group * cells + positions // CELL_SIZE  # [R]
+        key_accumulator += load_rows(
+            grad_key_share, cell, channels, CHANNELS, counted, CHANNELS
+        )  # [R, D]
+        value_accumulator += load_rows(
+            grad_value_share, cell, value_channels, VALUE_CHANNELS, counted, VALUE_CHANNELS
+        )  # [R, V]
     store_gradient(
         grad_key, partial_key, key_accumulator, group, key_length, positions,
         y, slot, slots_per_head, channels, CHANNELS, BLOCK_SIZE, CHUNK,

@@ -9,7 +9,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 SIZES = [
     "heads", "query_length", "key_length", "length", "tokens", "blocks", "blocks_x", "lines",
     "rows", "stride_group", "capacity", "items_per_head", "slots_per_head", "budget",
-    "first_blocks", "diagonal_blocks",
+    "first_blocks", "diagonal_blocks", "heads_sharing", "salient_keys",
 ]  # fmt: skip
 
 
@@ -18,6 +18,13 @@ def load_rows(base, positions, channels, stride, keep, CHANNELS: tl.constexpr):
     """Rows ``positions`` of a [tokens, CHANNELS] matrix, 0 where not ``keep``: [n, padded]."""
     pointers = base + positions[:, None].to(tl.int64) * stride + channels[None, :]
     return tl.load(pointers, mask=keep[:, None] & (channels[None, :] < CHANNELS), other=0.0)
+
+
+@triton.jit
+def key_levels(key_counts, z, cells):
+    """log₂ of how many keys the means of cells z stand for, -inf where there are none."""
+    counts = tl.load(key_counts + z, mask=z < cells, other=0).to(tl.float32)
+    return tl.where(counts > 0, tl.log2(tl.maximum(counts, 1.0)), float("-inf"))
 
 
 @triton.jit
