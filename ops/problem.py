@@ -66,12 +66,19 @@ class Problem:
         return block_count(self.key.shape[-2], self.options.block_size)
 
     @property
+    def short_blocks(self) -> int:
+        """Key blocks of the longest sequence that may be exact as a whole; 0 if none can be."""
+        length, most = self.key.shape[-2], self.options.exact_up_to
+        if self.key_padding_mask is None and length > most:
+            return 0
+        return block_count(min(length, most), self.options.block_size)
+
+    @property
     def capacity(self) -> int:
-        """Upper bound of the pairs that a head can choose."""
-        pairs = self.blocks_x * self.blocks_y
-        if self.options.num_blocks is not None:
-            return min(self.options.num_blocks, pairs)
-        return min(self.options.block_per_row * self.blocks_x, pairs)
+        """Upper bound of the pairs that a head can choose, padding being taken out."""
+        budget = self.options.num_blocks or self.options.block_per_row * self.blocks_x
+        short = self.short_blocks * self.blocks_x
+        return min(max(budget, short), self.blocks_x * self.blocks_y)
 
 
 def empty_output(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

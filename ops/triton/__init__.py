@@ -1,9 +1,9 @@
 """MRA attention in Triton kernels, forward and backward, behind PyTorch operators.
 
 A call (`whole_call`) goes through `pooling`, `choosing`, `coarse`, `lists` and `fine_forward`, its
-backward through `coarse`, `lists` and `fine_backward`; each launches the kernels of that name in
-`kernels`. These need triton; this file and `operators` don't, so that operators are there before
-anything is traced, and where triton is not installed.
+backward through `coarse`, `salient`, `lists` and `fine_backward`; each launches the kernels of that
+name in `kernels`. These need triton; this file and `operators` don't, so that operators are there
+before anything is traced, and where triton is not installed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ SERVES = frozenset(
         "initial_prior_diagonal_n_blocks",
         "selection",
         "coarse_key_size",
+        "salient_keys",
         "block_score",
+        "exact_up_to",
     }
 )
 

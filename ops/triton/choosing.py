@@ -10,8 +10,10 @@ import torch
 import triton
 from torch import Tensor
 
+from ..blocks import by_head
 from ..options import MRAOptions
 from ..parts import parts
+from ..plan import by_block, is_short, visible_pairs
 from ..problem import Problem, empty_choice
 from .arguments import padded, run
 from .kept import MeansWithValues
@@ -41,7 +43,17 @@ def choose(problem: Problem, means: MeansWithValues) -> Tensor:
         ranks = rank_pairs(problem, means, part)
         query_counts = means.query_counts[part[0]]
         select(ranks, query_counts, problem, chosen[part].view(torch.int8))
+    if problem.short_blocks:
+        chosen |= _short_pairs(problem, means)
     return chosen
+
+
+def _short_pairs(problem: Problem, means: MeansWithValues) -> Tensor:
+    """All pairs of sequences that are exact as a whole, bool [B, 1 or H, X, Y]."""
+    options = problem.options
+    held = by_block(by_head(means.key_counts), options).sum(-1)
+    short = is_short(problem.key_padding_mask, problem.key, options)
+    return visible_pairs(means.query_counts, held) & short
 
 
 def choice_parts(problem: Problem) -> list[tuple[slice, slice]]:

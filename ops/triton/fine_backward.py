@@ -1,6 +1,6 @@
 """The gradients of the fine scale: sums over queries, then queries, then keys and values.
 
-Shapes: B batch, H heads, X query and Y key blocks, Z cells of keys.
+Shapes: B batch, H heads, X query and Y key blocks, Z cells of keys, g salient keys.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .kernels.fine_backward import key_value_kernel, query_kernel
 from .kernels.merging import add_kernel
 from .kernels.sums import sums_kernel
 from .lists import MERGED_ROWS, Lists, column_lists, row_lists
+from .salient import SalientGradients
 from .tuning import backward_launch, tokens_per_step
 
 
@@ -67,6 +68,7 @@ def launch_sums(
 def launch_query_gradient(
     problem: Problem,
     chosen: Tensor,
+    salient: Tensor,
     lse: Tensor,
     delta: Tensor,
     grad_out: Tensor,
@@ -88,11 +90,15 @@ def launch_query_gradient(
         lse,
         delta,
         share,
+        salient,
+        as_bytes(chosen),
         *rows.tensors,
         grad,
         partial,
         *lengths(problem),
         *rows.lengths,
+        problem.blocks_y,
+        salient.shape[-1],
         *strides(problem),
         *grad_out.stride()[:3],
         KEYS_PER_STEP=step,
@@ -105,13 +111,18 @@ def launch_query_gradient(
 def launch_key_value_gradients(
     problem: Problem,
     chosen: Tensor,
+    salient: Tensor,
     lse: Tensor,
     delta: Tensor,
     grad_out: Tensor,
     shares: tuple[Tensor | None, Tensor | None],
+    found: SalientGradients | None,
     grads: tuple[Tensor, Tensor],
 ) -> None:
-    """Fills ``grads`` [B, H, Nk, D or Dv]; ``shares`` [B, H, Z, ...] are the coarse scale's."""
+    """Fills ``grads`` [B, H, Nk, D or Dv].
+
+    ``shares`` [B, H, Z, D or Dv] are the coarse scale's, ``found`` what salient keys get besides.
+    """
     columns, cell_size = column_lists(problem, chosen), problem.options.cell_size
     settings, pieces, step = _backward_settings(problem)
     partials = [columns.partial(problem.options.block_size, grad.shape[-1]) for grad in grads]
@@ -126,12 +137,14 @@ def launch_key_value_gradients(
         lse,
         delta,
         *shares,
+        *((None, None) if found is None else found),
         *columns.tensors,
         *grads,
         *partials,
         *lengths(problem),
         *columns.lengths,
         block_count(problem.key.shape[2], cell_size),
+        salient.shape[-1],
         *strides(problem),
         *grad_out.stride()[:3],
         CELL_SIZE=cell_size,
@@ -149,6 +162,7 @@ def _backward_settings(problem: Problem) -> tuple[dict[str, Any], int, int]:
     settings = {
         "ROWS": launch.rows,
         "HAS_COARSE": problem.is_full,
+        "HAS_SALIENT": bool(problem.options.salient_keys),
         "HAS_KEY_MASK": problem.key_padding_mask is not None,
         "num_warps": launch.num_warps,
         "num_stages": launch.num_stages,

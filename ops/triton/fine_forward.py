@@ -1,6 +1,8 @@
-"""The fine scale of a call: attention over the chosen blocks, started from the coarse scale.
+"""The fine scale of a call: attention over chosen blocks and salient keys.
 
-Shapes: B batch, H heads, X query and Y key blocks.
+It is started from the coarse scale.
+
+Shapes: B batch, H heads, X query and Y key blocks, g salient keys.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from .tuning import forward_launch
 def launch_forward(
     problem: Problem,
     chosen: Tensor,
+    salient: Tensor,
     coarse_out: Tensor | None,
     coarse_lse: Tensor,
     out: Tensor,
     lse: Tensor,
 ) -> None:
-    """Fills ``out`` [B, H, Nq, Dv] and ``lse`` [B, H, Nq]."""
+    """Fills ``out`` [B, H, Nq, Dv] and ``lse`` [B, H, Nq]; ``salient`` is int64 [B, H, g]."""
     rows = row_lists(problem, chosen)
     launch = forward_launch(problem.options.block_size, widest(problem), problem.query.dtype)
     size, value_channels = problem.options.block_size, problem.value.shape[-1]
@@ -38,6 +41,8 @@ def launch_forward(
         as_bytes(problem.query_padding_mask),
         coarse_out,
         coarse_lse,
+        salient,
+        as_bytes(chosen),
         *rows.tensors,
         out,
         lse,
@@ -45,12 +50,15 @@ def launch_forward(
         partial_lse,
         *lengths(problem),
         *rows.lengths,
+        problem.blocks_y,
+        salient.shape[-1],
         *strides(problem),
         **sizes(problem),
         ROWS=launch.rows,
         KEYS_PER_STEP=launch.step,
         CHUNK=rows.chunk,
         HAS_COARSE=coarse_out is not None,
+        HAS_SALIENT=bool(salient.shape[-1]),
         HAS_KEY_MASK=problem.key_padding_mask is not None,
         HAS_QUERY_MASK=problem.query_padding_mask is not None,
         num_warps=launch.num_warps,

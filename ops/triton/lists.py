@@ -81,7 +81,9 @@ class Lists(NamedTuple):
 def row_lists(problem: Problem, chosen: Tensor) -> Lists:
     """What each query block chose, of bool [B, H, X, Y]."""
     options = problem.options
-    longest = options.block_per_row if options.selection == "per_row" else problem.capacity
+    longest = problem.capacity
+    if options.selection == "per_row":
+        longest = max(options.block_per_row, problem.short_blocks)
     return _lists(problem, chosen.flatten(0, 1), min(longest, problem.blocks_y))
 
 

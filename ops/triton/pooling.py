@@ -10,6 +10,7 @@ from dataclasses import asdict
 import triton
 from torch import Tensor
 
+from ..plan import averaged_keys, find_salient
 from ..problem import Problem
 from .arguments import as_bytes, padded, run
 from .kept import MeansWithValues, empty_means
@@ -21,15 +22,25 @@ _SMALL = 16
 _TOKENS = 128
 
 
-def pool_blocks(problem: Problem) -> MeansWithValues:
-    """Pools queries by block and keys by cell, and in mode "full" values."""
-    options = problem.options
+def pool_blocks(problem: Problem, salient: Tensor | None = None) -> MeansWithValues:
+    """Pools queries by block and keys by cell, and in mode "full" values.
+
+    Args:
+        problem: the call.
+        salient: keys that were found before, int64 [B, H, g]; None = the queries' means say them.
+    """
+    options, mask = problem.options, problem.key_padding_mask
     means = empty_means(problem.query, problem.key, problem.value, asdict(options))
-    query_mask, key_mask = problem.query_padding_mask, problem.key_padding_mask
     queries, keys = (problem.query, means.query), (problem.key, means.key)
     values = (problem.value, means.value) if problem.is_full else None
-    _pool(queries, None, query_mask, means.query_counts, options.block_size)
-    _pool(keys, values, key_mask, means.key_counts, options.cell_size)
+    _pool(queries, None, problem.query_padding_mask, means.query_counts, options.block_size)
+    if options.salient_keys:
+        if salient is None:
+            known = means.query, means.query_counts, problem.key, mask
+            salient = find_salient(*known, options, problem.scale)
+        means = means._replace(salient=salient)
+        mask = averaged_keys(mask, salient, problem.key)
+    _pool(keys, values, mask, means.key_counts, options.cell_size)
     return means
 
 
@@ -40,7 +51,10 @@ def _pool(
     counts: Tensor,
     size: int,
 ) -> None:
-    """Fills the means of one or two tensors under one mask, and counts [B, X]."""
+    """Fills the means of one or two tensors under one mask, and counts.
+
+    ``mask`` is [B, N] and ``counts`` [B, X], or [B, H, N] and [B, H, X].
+    """
     x, means = first
     other, other_means = first if second is None else second
     batch, heads, length, channels = x.shape
@@ -61,7 +75,7 @@ def _pool(
         other_means,
         counts,
         heads,
-        heads,
+        heads if counts.dim() == 2 else 1,
         length,
         counts.shape[-1],
         *x.stride()[:3],

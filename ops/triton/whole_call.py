@@ -20,6 +20,7 @@ from .fine_backward import launch_key_value_gradients, launch_query_gradient, la
 from .fine_forward import launch_forward
 from .kept import Kept
 from .pooling import pool_blocks
+from .salient import salient_gradients
 
 
 def forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
@@ -33,7 +34,7 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     with _on_device_of(problem.query):
         out, lse, kept = _attend(first)
         for one in others:
-            more_out, more_lse, _ = _attend(one)
+            more_out, more_lse, _ = _attend(one, kept.salient)
             assert one.query_padding_mask is not None
             served = one.query_padding_mask[:, None, :]
             out = torch.where(served[..., None], more_out, out)
@@ -41,23 +42,24 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     return move_back(out, orders.query), move_back(lse, orders.query), kept
 
 
-def _attend(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
+def _attend(problem: Problem, salient: Tensor | None = None) -> tuple[Tensor, Tensor, Kept]:
+    """Output and log-sum-exp of some queries; ``salient`` [B, H, g] if others found them."""
     out, lse = empty_output(problem.query, problem.value)
-    kept, coarse_out = _plan(problem)
+    kept, coarse_out = _plan(problem, salient)
     values = value_means(problem) if coarse_out is None else kept.value
     rows = kept.query.isnan().any(-1) | in_any(kept.key) | in_any(values)
     if coarse_out is not None:
         # Whatever it is added to, with a weight that it has, is no number either.
         coarse_out.masked_fill_(rows[..., None], float("nan"))
         kept.coarse_lse.masked_fill_(rows, 0.0)
-    launch_forward(problem, kept.chosen, coarse_out, kept.coarse_lse, out, lse)
+    launch_forward(problem, kept.chosen, kept.salient, coarse_out, kept.coarse_lse, out, lse)
     mark_unknown(problem, rows, *((out, lse) if coarse_out is None else (lse,)))
     return out, lse, kept
 
 
-def _plan(problem: Problem) -> tuple[Kept, Tensor | None]:
+def _plan(problem: Problem, salient: Tensor | None) -> tuple[Kept, Tensor | None]:
     """Means, choice and coarse scale; of the latter also the output in mode "full"."""
-    means = pool_blocks(problem)
+    means = pool_blocks(problem, salient)
     chosen = choose(problem, means)
     coarse_out, coarse_lse = attend_coarsely(problem, means, chosen)
     return Kept(chosen, coarse_lse, *means), coarse_out
@@ -85,7 +87,8 @@ def backward(
         grads = _differentiate(first, out, lse, kept, grad_out, grad_lse)
         for one in others:
             # What it kept is found again: another pass's results would have to be kept as well.
-            more = _differentiate(one, out, lse, _plan(one)[0], grad_out, grad_lse)
+            own, _ = _plan(one, kept.salient)
+            more = _differentiate(one, out, lse, own, grad_out, grad_lse)
             for grad, further in zip(grads, more, strict=True):
                 grad.add_(further)
     return (
@@ -115,9 +118,9 @@ def _differentiate(
     if problem.is_full:
         share = found = shares(problem, kept.means, chosen, coarse_lse, *pulled)
         spread_unknown(lse, *found)
-    known = (problem, chosen, lse, delta, grad_out)
+    known = (problem, chosen, kept.salient, lse, delta, grad_out)
     launch_query_gradient(*known, share[0], grads[0])
-    launch_key_value_gradients(*known, share[1:], grads[1:])
+    launch_key_value_gradients(*known, share[1:], salient_gradients(*known), grads[1:])
     if not problem.is_full:
         spread_unknown(lse, *grads)
     return grads

@@ -13,6 +13,11 @@ from . import agreement
 LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 1.5e-3}
 
 
-def compare(inputs: tuple[Tensor, Tensor, Tensor], *masks: Tensor | None, **options: Any) -> None:
+def compare(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    *masks: Tensor | None,
+    limits: dict[torch.dtype, float] = LIMITS,
+    **options: Any,
+) -> None:
     """Checks both directions of a call."""
-    agreement.compare("triton", inputs, *masks, limits=LIMITS, **options)
+    agreement.compare("triton", inputs, *masks, limits=limits, **options)

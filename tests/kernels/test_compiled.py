@@ -15,7 +15,7 @@ triton = pytest.importorskip("triton", reason="triton has no wheel for this plat
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from mra_plugin.ops.triton import choosing, lists, tuning  # noqa: E402
+from mra_plugin.ops.triton import choosing, lists, salient, tuning  # noqa: E402
 from mra_plugin.ops.triton.kernels import choosing as choice_kernels  # noqa: E402
 from mra_plugin.ops.triton.kernels import coarse as coarse_kernels  # noqa: E402
 from mra_plugin.ops.triton.kernels import fine_backward as backward_kernels  # noqa: E402
@@ -23,11 +23,13 @@ from mra_plugin.ops.triton.kernels import fine_forward as forward_kernel  # noqa
 from mra_plugin.ops.triton.kernels import lists as list_kernels  # noqa: E402
 from mra_plugin.ops.triton.kernels import merging as merge_kernels  # noqa: E402
 from mra_plugin.ops.triton.kernels import pooling as pool_kernel  # noqa: E402
+from mra_plugin.ops.triton.kernels import salient as salient_kernel  # noqa: E402
 from mra_plugin.ops.triton.kernels import sums as sums_kernel  # noqa: E402
 
 FORWARD, SUMS = forward_kernel.forward_kernel, sums_kernel.sums_kernel
 QUERY, KEY_VALUE = backward_kernels.query_kernel, backward_kernels.key_value_kernel
 POOL, POOL_CELLS = pool_kernel.pool_kernel, pool_kernel.pool_cells_kernel
+SALIENT = salient_kernel.salient_kernel
 RANK = [choice_kernels.rank_kernel, choice_kernels.rank_by_mass_kernel]
 COARSE = [
     coarse_kernels.coarse_forward_kernel,
@@ -49,6 +51,8 @@ FINE = {
     QUERY: tuning.backward_launch,
     KEY_VALUE: tuning.backward_launch,
 }
+# As those are launched, but over tiles of the salient keys.
+GATHERED = {**FINE, SALIENT: lambda _size, *known: tuning.backward_launch(32, *known)}
 # Every GPU with the type of training, and every type with one GPU; the rest takes minutes.
 TARGETS = [
     pytest.param(arch, dtype, id=f"{arch}-{dtype}".replace("torch.", ""), marks=marks)
@@ -63,14 +67,14 @@ INPUTS = {
 }  # fmt: skip
 INT32 = {
     "starts", "columns", "rows_listed", "entries", "counts", "query_counts", "key_counts",
-    "ranks", "last", "below", "ties", "spare", "items", "first_items", "slots",
+    "ranks", "last", "below", "ties", "spare", "items", "first_items", "slots", "salient_at",
 }  # fmt: skip
 MATRIX_PRODUCTS = r"mma\.sync|wgmma\.mma_async|tcgen05\.mma"
 MASKS = {"mask", "key_mask", "query_mask", "chosen"}
 SCALARS = {
     "heads", "query_length", "key_length", "blocks_x", "blocks_y", "blocks", "capacity", "lines",
     "length", "rows", "budget", "first_blocks", "diagonal_blocks", "items_per_head",
-    "slots_per_head", "tokens", "cells", "heads_sharing",
+    "slots_per_head", "tokens", "cells", "heads_sharing", "salient_keys",
 }  # fmt: skip
 
 
@@ -83,6 +87,8 @@ def kind(parameter: Any, dtype: torch.dtype) -> str:
         return POINTER[dtype]
     if name in INT32:
         return "*i32"
+    if name == "salient":
+        return "*i64"
     if name in MASKS:
         return "*i8"
     if name in SCALARS or "stride" in name:
@@ -92,8 +98,8 @@ def kind(parameter: Any, dtype: torch.dtype) -> str:
 
 def launch_of(kernel: Any, dtype: torch.dtype, channels: int, block_size: int) -> Any:
     """Tile sizes and warps, None where a kernel goes by Triton's own."""
-    if kernel in FINE:
-        return FINE[kernel](block_size, channels, dtype)
+    if kernel in GATHERED:
+        return GATHERED[kernel](block_size, channels, dtype)
     return tuning.coarse_launch(2048, channels, dtype) if kernel in [*RANK, *COARSE] else None
 
 
@@ -119,6 +125,7 @@ def compiled(
         "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
         "SCORE_PRECISION": tuning.score_precision(dtype),
         "HAS_PRIORS": False,
+        "HAS_SALIENT": False,
         "BITS": 31,
         "LINES": lists._LINES,
         "CHUNK": 0,
@@ -126,6 +133,8 @@ def compiled(
     }
     if kernel in MERGE or kernel in OF_INTEGERS:
         constants |= {"ROWS": lists.MERGED_ROWS, "CHUNK": 128}
+    if kernel is SALIENT:
+        constants |= {"CHUNK": salient._CHUNK}
     if kernel is list_kernels.list_kernel:
         constants |= {"LINES": lists._SMALL, "WIDTH": lists._SMALL}
     if kernel is list_kernels.cut_kernel:
@@ -186,17 +195,23 @@ def test_default_configurations(kernel: Any, arch: int, dtype: torch.dtype, tmp_
             assert re.search(MATRIX_PRODUCTS, binary.asm["ptx"])
 
 
-@pytest.mark.parametrize(("arch", "dtype"), TARGETS)
+# Blocks of 16 with cells of 4 keys, and salient keys, as in the preset "close".
+CLOSE = [
+    *((kernel, {"CELLS": 4}) for kernel in [*RANK, *COARSE]),
+    *((kernel, {"CELL_SIZE": 4, "HAS_SALIENT": True}) for kernel in GATHERED),
+    (POOL_CELLS, {"BLOCK_SIZE": 4, "TOKENS_PER_STEP": 128}),
+]
+
+
+@pytest.mark.parametrize("arch", [pytest.param(80, marks=pytest.mark.slow), 90])
 @pytest.mark.parametrize(
-    ("kernel", "options"),
-    [
-        *((kernel, {"CELLS": 4}) for kernel in [*RANK, *COARSE]),
-        (KEY_VALUE, {"CELL_SIZE": 4}),
-        (POOL_CELLS, {"BLOCK_SIZE": 4, "TOKENS_PER_STEP": 128}),
-    ],
-    ids=lambda x: "" if isinstance(x, dict) else x.fn.__name__,
+    "dtype",
+    [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16, torch.float32],
 )
-def test_cells_of_keys(
+@pytest.mark.parametrize(
+    ("kernel", "options"), CLOSE, ids=lambda x: "" if isinstance(x, dict) else x.fn.__name__
+)
+def test_cells_and_salient_keys(
     kernel: Any, options: dict[str, int], arch: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     binary = compiled(kernel, arch, dtype, 64, 16, **options)
@@ -210,7 +225,7 @@ def test_cells_of_keys(
 @pytest.mark.parametrize(
     ("arch", "kilobytes"), [(86, 99), pytest.param(90, 227, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kernel", [*FINE, *RANK, *COARSE], ids=lambda k: k.fn.__name__)
+@pytest.mark.parametrize("kernel", [*GATHERED, *RANK, *COARSE], ids=lambda k: k.fn.__name__)
 @pytest.mark.parametrize("channels", [128, 256])
 def test_other_sizes_fit_a_multiprocessor(
     kernel: Any, channels: int, arch: int, kilobytes: int

@@ -54,6 +54,8 @@ def expected_choice(problem: Problem) -> Tensor:
     {"block_per_row": 4, "selection": "per_row", "initial_prior_diagonal_n_blocks": 2},
     {"block_per_row": 3, "coarse_key_size": 4},
     {"block_per_row": 3, "coarse_key_size": 4, "selection": "per_row", "block_score": "mass"},
+    {"block_per_row": 2, "coarse_key_size": 4, "salient_keys": 20},
+    {"block_per_row": 1, "exact_up_to": 75, "salient_keys": 3},
 ])  # fmt: skip
 def test_the_choice_is_that_of_the_shared_code(
     options: dict[str, Any], padded: bool, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Gradients of queries, and of keys and values, through the chosen blocks.
+"""Gradients of queries, and of keys and values, through the chosen blocks and salient keys.
 
 Each program owns the rows that it writes, so nothing is added atomically and two runs agree to the
 bit. Shapes as in the forward; R queries or keys of a program, M queries or N keys per step.
@@ -7,7 +7,16 @@ bit. Shapes as in the forward; R queries or keys of a program, M queries or N ke
 import triton
 import triton.language as tl
 
-from .parts import LOG2E, SIZES, listed_tokens, listed_work, load_rows, weighing
+from .parts import (
+    LOG2E,
+    SIZES,
+    add_key_gradients,
+    listed_tokens,
+    listed_work,
+    load_rows,
+    seen_tokens,
+    weighing,
+)
 
 
 @triton.jit
@@ -43,7 +52,7 @@ def store_gradient(
         )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "blocks_y"])
 def query_kernel(
     query,
     key,
@@ -53,6 +62,8 @@ def query_kernel(
     lse,
     delta,
     grad_share,
+    salient,
+    chosen,
     items,
     first_items,
     slots,
@@ -68,6 +79,8 @@ def query_kernel(
     items_per_head,
     slots_per_head,
     capacity,
+    blocks_y,
+    salient_keys,
     query_stride_b,
     query_stride_h,
     query_stride_n,
@@ -89,6 +102,7 @@ def query_kernel(
     KEYS_PER_STEP: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_COARSE: tl.constexpr,
+    HAS_SALIENT: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -105,6 +119,11 @@ def query_kernel(
     total = length * BLOCK_SIZE
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
+    tokens = total
+    if HAS_SALIENT:
+        salient += group * salient_keys
+        chosen += row * blocks_y
+        tokens += tl.where(is_first, salient_keys, 0)
 
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
@@ -121,8 +140,11 @@ def query_kernel(
     deltas = tl.load(delta + rows, mask=served, other=0.0)  # [R]
 
     accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
-    for step in range(0, total, KEYS_PER_STEP):
-        at, keep = listed_tokens(entries, total, step, BLOCK_SIZE, KEYS_PER_STEP)
+    for step in range(0, tokens, KEYS_PER_STEP):
+        at, keep = seen_tokens(
+            entries, total, step, salient, salient_keys, chosen,
+            BLOCK_SIZE, KEYS_PER_STEP, HAS_SALIENT,
+        )  # fmt: skip
         keep &= at < key_length
         if HAS_KEY_MASK:
             real = tl.load(key_mask + batch * key_length + at, mask=keep, other=0)
@@ -157,6 +179,8 @@ def key_value_kernel(
     delta,
     grad_key_share,
     grad_value_share,
+    salient_at,
+    salient_grads,
     items,
     first_items,
     slots,
@@ -175,6 +199,7 @@ def key_value_kernel(
     slots_per_head,
     capacity,
     cells,
+    salient_keys,
     query_stride_b,
     query_stride_h,
     query_stride_n,
@@ -197,6 +222,7 @@ def key_value_kernel(
     QUERIES_PER_STEP: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_COARSE: tl.constexpr,
+    HAS_SALIENT: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -204,7 +230,9 @@ def key_value_kernel(
 
     ``starts`` [G, Y + 1] and ``rows_listed`` [G, capacity] list the query blocks that chose it;
     ``grad_key_share`` [G, Z, D] and ``grad_value_share`` [G, Z, V] are what each key of a cell gets
-    through the cell's means.
+    through the cell's means. A key's number among salient ones stands behind its own place in
+    ``salient_at`` [G, Nk + 1], -1 for others; what these get where their block is not chosen is
+    ``salient_grads`` [G, g, D + V].
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
     group, y, entries, length, is_first, slot = listed_work(
@@ -232,30 +260,34 @@ def key_value_kernel(
     value_accumulator = tl.zeros([ROWS, PADDED_VALUE_CHANNELS], tl.float32)
     for step in range(0, total, QUERIES_PER_STEP):
         at, keep = listed_tokens(entries, total, step, BLOCK_SIZE, QUERIES_PER_STEP)
-        keep &= at < query_length
-        level = tl.load(lse + group * query_length + at, mask=keep, other=float("-inf"))  # [M]
-        # What stands at queries without output may be anything, and must not be multiplied by 0.
-        served = level > float("-inf")
-        level = weighing(level)
-        q = load_rows(queries, at, channels, query_stride_n, served, CHANNELS)  # [M, D]
-        do = load_rows(grads, at, value_channels, grad_stride_n, served, VALUE_CHANNELS)  # [M, V]
-        deltas = tl.load(delta + group * query_length + at, mask=keep, other=0.0)  # [M]
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)  # [R, M]
-        weights = tl.exp2(tl.where(real[:, None], scores - level[None, :], float("-inf")))
-        value_accumulator += tl.dot(weights.to(do.dtype), do, input_precision=PRECISION)  # [R, V]
-        grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # [R, M]
-        grad_scores = weights * (grad_weights - deltas[None, :])
-        key_accumulator += tl.dot(grad_scores.to(q.dtype), q, input_precision=PRECISION)  # [R, D]
+        key_accumulator, value_accumulator = add_key_gradients(
+            key_accumulator, value_accumulator, k, v, at, keep & (at < query_length), real[:, None],
+            queries, grads, lse + group * query_length, delta + group * query_length,
+            channels, value_channels, query_stride_n, grad_stride_n, scale,
+            CHANNELS, VALUE_CHANNELS, PRECISION,
+        )  # fmt: skip
 
     key_accumulator *= scale
+    added = real & (positions < tl.where(is_first, key_length, 0))
+    averaged = added
+    if HAS_SALIENT:
+        number = group * (key_length + 1) + 1 + positions
+        number = tl.load(salient_at + number, mask=added, other=-1)  # [R]
+        averaged &= number < 0
+        added &= number >= 0
+        width: tl.constexpr = CHANNELS + VALUE_CHANNELS
+        own = salient_grads + group * salient_keys * width
+        key_accumulator += load_rows(own, number, channels, width, added, CHANNELS)  # [R, D]
+        value_accumulator += load_rows(
+            own + CHANNELS, number, value_channels, width, added, VALUE_CHANNELS
+        )  # [R, V]
     if HAS_COARSE:
-        counted = real & (positions < tl.where(is_first, key_length, 0))
         cell = group * cells + positions // CELL_SIZE  # [R]
         key_accumulator += load_rows(
-            grad_key_share, cell, channels, CHANNELS, counted, CHANNELS
+            grad_key_share, cell, channels, CHANNELS, averaged, CHANNELS
         )  # [R, D]
         value_accumulator += load_rows(
-            grad_value_share, cell, value_channels, VALUE_CHANNELS, counted, VALUE_CHANNELS
+            grad_value_share, cell, value_channels, VALUE_CHANNELS, averaged, VALUE_CHANNELS
         )  # [R, V]
     store_gradient(
         grad_key, partial_key, key_accumulator, group, key_length, positions,

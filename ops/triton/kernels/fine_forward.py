@@ -1,4 +1,6 @@
-"""Attention of query blocks over the key blocks they chose, started from the coarse scale.
+"""Attention of query blocks over the key blocks they chose and salient keys in no such block.
+
+It starts from the coarse scale.
 
 Shapes: b tokens per block, R queries of a program, N keys per step, D and V channels of keys and
 values, padded to powers of two.
@@ -7,10 +9,10 @@ values, padded to powers of two.
 import triton
 import triton.language as tl
 
-from .parts import LOG2E, SIZES, listed_tokens, listed_work, load_rows, raised
+from .parts import LOG2E, SIZES, listed_work, load_rows, raised, seen_tokens
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "blocks_y"])
 def forward_kernel(
     query,
     key,
@@ -19,6 +21,8 @@ def forward_kernel(
     query_mask,
     coarse_out,
     coarse_lse,
+    salient,
+    chosen,
     items,
     first_items,
     slots,
@@ -36,6 +40,8 @@ def forward_kernel(
     items_per_head,
     slots_per_head,
     capacity,
+    blocks_y,
+    salient_keys,
     query_stride_b,
     query_stride_h,
     query_stride_n,
@@ -54,6 +60,7 @@ def forward_kernel(
     KEYS_PER_STEP: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_COARSE: tl.constexpr,
+    HAS_SALIENT: tl.constexpr,
     HAS_KEY_MASK: tl.constexpr,
     HAS_QUERY_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -62,7 +69,8 @@ def forward_kernel(
 
     ``starts`` [G, X + 1] and ``columns`` [G, capacity] list the key blocks that each chose. Where a
     list is cut, every chunk has a program of its own, which writes to partial_out [slots, b, V] and
-    partial_lse [slots, b] instead; the first chunk's starts from the coarse scale.
+    partial_lse [slots, b] instead; the first chunk's starts from the coarse scale, and has the keys
+    ``salient`` [G, g] that are in no block that is ``chosen`` [G, X, Y].
     """
     pieces: tl.constexpr = BLOCK_SIZE // ROWS
     group, x, entries, length, is_first, slot = listed_work(
@@ -73,6 +81,11 @@ def forward_kernel(
     total = length * BLOCK_SIZE
     keys = key + batch * key_stride_b + head * key_stride_h
     values = value + batch * value_stride_b + head * value_stride_h
+    tokens = total
+    if HAS_SALIENT:
+        salient += group * salient_keys
+        chosen += row * blocks_y
+        tokens += tl.where(is_first, salient_keys, 0)
 
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
@@ -97,8 +110,11 @@ def forward_kernel(
         total_weight = tl.zeros([ROWS], tl.float32)
         accumulator = tl.zeros([ROWS, PADDED_VALUE_CHANNELS], tl.float32)
 
-    for step in range(0, total, KEYS_PER_STEP):
-        at, keep = listed_tokens(entries, total, step, BLOCK_SIZE, KEYS_PER_STEP)
+    for step in range(0, tokens, KEYS_PER_STEP):
+        at, keep = seen_tokens(
+            entries, total, step, salient, salient_keys, chosen,
+            BLOCK_SIZE, KEYS_PER_STEP, HAS_SALIENT,
+        )  # fmt: skip
         keep &= at < key_length
         if HAS_KEY_MASK:
             real = tl.load(key_mask + batch * key_length + at, mask=keep, other=0)

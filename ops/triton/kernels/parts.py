@@ -60,6 +60,72 @@ def listed_tokens(entries, total, step, size: tl.constexpr, width: tl.constexpr)
 
 
 @triton.jit
+def seen_tokens(
+    entries,
+    total,
+    step,
+    salient,
+    salient_keys,
+    chosen,
+    size: tl.constexpr,
+    width: tl.constexpr,
+    HAS_SALIENT: tl.constexpr,
+):
+    """The same, with salient keys behind the listed blocks; but for those in ``chosen`` ones."""
+    at, exists = listed_tokens(entries, total, step, size, width)
+    if HAS_SALIENT:
+        number = step + tl.arange(0, width) - total
+        known = (number >= 0) & (number < salient_keys)
+        place = tl.load(salient + number, mask=known, other=-1).to(tl.int32)
+        elsewhere = tl.load(chosen + place // size, mask=place >= 0, other=1) == 0
+        at = tl.where(elsewhere, place, at)
+        exists |= elsewhere
+    return at, exists
+
+
+@triton.jit
+def add_key_gradients(
+    key_accumulator,
+    value_accumulator,
+    k,
+    v,
+    at,
+    keep,
+    allowed,
+    queries,
+    grads,
+    levels,
+    deltas,
+    channels,
+    value_channels,
+    query_stride_n,
+    grad_stride_n,
+    scale,
+    CHANNELS: tl.constexpr,
+    VALUE_CHANNELS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients [R, D] and [R, V] of keys and values, with what M queries add to them.
+
+    Queries are those ``at`` [M], where ``keep``; pairs those ``allowed``, [R, M] or [R, 1].
+    """
+    level = tl.load(levels + at, mask=keep, other=float("-inf"))  # [M]
+    # What stands at queries without output may be anything, and must not be multiplied by 0.
+    served = level > float("-inf")
+    level = weighing(level)
+    q = load_rows(queries, at, channels, query_stride_n, served, CHANNELS)  # [M, D]
+    do = load_rows(grads, at, value_channels, grad_stride_n, served, VALUE_CHANNELS)  # [M, V]
+    delta = tl.load(deltas + at, mask=keep, other=0.0)  # [M]
+    scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)  # [R, M]
+    weights = tl.exp2(tl.where(allowed, scores - level[None, :], float("-inf")))
+    value_accumulator += tl.dot(weights.to(do.dtype), do, input_precision=PRECISION)  # [R, V]
+    grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # [R, M]
+    grad_scores = weights * (grad_weights - delta[None, :])
+    key_accumulator += tl.dot(grad_scores.to(q.dtype), q, input_precision=PRECISION)  # [R, D]
+    return key_accumulator, value_accumulator
+
+
+@triton.jit
 def listed_work(
     items,
     first_items,
