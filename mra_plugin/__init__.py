@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MraForTokenClassification,
     )
     from .picture.drawing import plot_attention
+    from .tuning.tune import tune
 
 __all__ = [
     "MraConfig",
@@ -39,6 +40,7 @@ __all__ = [
     "MraPreTrainedModel",
     "patch",
     "plot_attention",
+    "tune",
     "unpatch",
     "xformers_op",
 ]
@@ -54,6 +56,7 @@ _MODULES = {
     "MraPreTrainedModel": "models.mra.encoder",
     "patch": "adapters.patching",
     "plot_attention": "picture.drawing",
+    "tune": "tuning.tune",
     "unpatch": "adapters.patching",
     "xformers_op": "adapters.xformers",
 }

@@ -163,7 +163,7 @@ def test_pictures_come_with_the_command_that_made_them() -> None:
         made = {
             arguments[arguments.index("--save") + 1]
             for arguments in filter(None, map(mra_arguments, shell_lines(DOCS / page)))
-            if "--save" in arguments
+            if arguments[0] == "plot" and "--save" in arguments
         }
         assert {f"docs/{picture}" for picture in here} == made, page
         shown |= here

@@ -25,12 +25,13 @@ ROOMS: dict[str, set[str]] = {
     "convert": {"errors", "files", "ops", "adapters", "models", "encoders"},
     "training": {"errors", "files", "registry", "adapters", "parallel", "encoders"},
     "picture": {"errors", "ops", "registry", "encoders"},
+    "tuning": {"errors", "ops", "adapters", "encoders"},
     "report": {"errors", "files", "ops", "registry", "encoders"},
     "cli": {
         *("errors", "files", "ops", "registry", "adapters", "environment", "encoders"),
-        *("convert", "training", "picture", "report"),
+        *("convert", "training", "picture", "tuning", "report"),
     },
-    "__init__": {"adapters", "models", "picture"},
+    "__init__": {"adapters", "models", "picture", "tuning"},
 }
 # Libraries that only these rooms may import.
 OWNERS = {
@@ -38,7 +39,7 @@ OWNERS = {
     "xformers": {"adapters"},
     "pluggy": {"registry"},
     "transformers": {
-        *("adapters", "models", "parallel", "encoders", "convert", "training"),
+        *("adapters", "models", "parallel", "encoders", "convert", "training", "tuning"),
         "cli",  # for a type
     },
     "typer": {"cli"},

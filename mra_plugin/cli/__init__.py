@@ -11,10 +11,11 @@ from .info import info
 from .plot import plot
 from .report import report
 from .train import train
+from .tune import tune
 
 app = typer.Typer(
     name="mra",
-    help="MRA attention for long documents: compare, draw, convert, train.",
+    help="MRA attention for long documents: compare, tune, draw, convert, train.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,3 +27,4 @@ app.command()(info)
 app.command()(plot)
 app.command()(report)
 app.command()(train)
+app.command()(tune)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from .console import console, plain
 from .errors import one_clear_line
 from .mra_options import given_options, takes_mra_options
 from .options import DeviceOption, ModelArgument, OutArgument, parse_lengths, positive_number
+
+if TYPE_CHECKING:
+    from mra_plugin.convert.request import ConversionRequest
 
 
 @takes_mra_options(without="what MODEL has, otherwise close; with --to mra paper")
@@ -97,13 +100,10 @@ def convert(
     Example: `mra convert FacebookAI/roberta-base roberta-4096 --max-length 4096`
     """
     # Only now: these import torch.
-    from mra_plugin.convert.job import convert as run
     from mra_plugin.convert.request import ConversionRequest
     from mra_plugin.convert.writing import check_target
     from mra_plugin.encoders.pretrained import check_folder
-    from mra_plugin.encoders.text import read_text, tokenize
-
-    from .convert_summary import print_summary
+    from mra_plugin.encoders.text import read_text
 
     with one_clear_line():
         if to not in (None, "mra"):
@@ -123,23 +123,46 @@ def convert(
         check_folder(model, "MODEL")
         content = read_text(text)
         check_target(out, model, overwrite)
-        # Even a status that vanishes leaves an empty line where there is no terminal.
-        terminal = console(stderr=True)
-        status = terminal.status("loading") if terminal.is_terminal else None
+        convert_and_show(model, out, request, content, overwrite)
+
+
+def convert_and_show(
+    model: str, out: Path, request: ConversionRequest, content: str, overwrite: bool
+) -> None:
+    """Converts, with a status as long as it takes and a summary at the end.
+
+    Args:
+        model: folder or hub id.
+        out: folder to write to.
+        request: what it is to become.
+        content: text for the checks.
+        overwrite: whether a checkpoint that ``out`` holds may go.
+
+    Raises:
+        UserError: it can't be done, and nothing is written.
+    """
+    from mra_plugin.convert.job import convert as run
+    from mra_plugin.encoders.text import tokenize
+
+    from .convert_summary import print_summary
+
+    # Even a status that vanishes leaves an empty line where there is no terminal.
+    terminal = console(stderr=True)
+    status = terminal.status("loading") if terminal.is_terminal else None
+    if status:
+        status.start()
+    try:
+        found = run(
+            model,
+            out,
+            request,
+            lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
+            started=lambda what: status.update(plain(what)) if status else None,
+            overwrite=overwrite,
+        )
+    finally:
         if status:
-            status.start()
-        try:
-            found = run(
-                model,
-                out,
-                request,
-                lambda tokenizer, least: tokenize(tokenizer, content, least).cut,
-                started=lambda what: status.update(plain(what)) if status else None,
-                overwrite=overwrite,
-            )
-        finally:
-            if status:
-                status.stop()
+            status.stop()
     print_summary(found, request, out)
 
 

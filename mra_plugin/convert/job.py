@@ -80,6 +80,19 @@ def convert(
         raise UserError(first_line(error)) from error
 
 
+def check_source(name: str) -> None:
+    """Refuses what `convert` can't make an MRA model of, for those who have long work before it.
+
+    Args:
+        name: folder or hub id of a checkpoint.
+
+    Raises:
+        UserError: says why.
+    """
+    whole = read_sentence_model(name)
+    stretchable_length(load_checkpoint(whole.encoder if whole else name).model)
+
+
 @dataclass(frozen=True)
 class _Written:
     """What `_check` has to know of the model that `_write` left behind."""

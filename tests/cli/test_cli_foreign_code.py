@@ -30,7 +30,9 @@ def foreign(tiny_bert: Path, tmp_path: Path) -> Path:
     return model
 
 
-@pytest.mark.parametrize("command", ["convert", "compare", "train", "train from scratch", "plot"])
+@pytest.mark.parametrize(
+    "command", ["convert", "compare", "train", "train from scratch", "plot", "tune"]
+)
 def test_a_checkpoint_with_code_is_refused(command: str, foreign: Path, tmp_path: Path) -> None:
     rows = save_lines(tmp_path / "rows.jsonl", [{"text": "a b", "label": one} for one in "xy"])
     training = ["--task", "classify", "--data", rows]
@@ -40,6 +42,7 @@ def test_a_checkpoint_with_code_is_refused(command: str, foreign: Path, tmp_path
         "train": ["train", foreign, tmp_path / "out", *training],
         "train from scratch": ["train", foreign, tmp_path / "out", *training, "--from-scratch"],
         "plot": ["plot", "--model", foreign, "--save", tmp_path / "head.png"],
+        "tune": ["tune", foreign, "--text", rows, "--save", tmp_path / "out"],
     }[command]
     result: Result = CliRunner().invoke(app, list(map(str, arguments)), input="y\n" * 9)
     assert result.exit_code == 2, result.output

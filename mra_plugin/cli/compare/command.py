@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..console import console, printable
 from ..errors import one_clear_line
 from ..mra_options import takes_mra_options
 from ..options import DeviceOption, ModelOption, TextOption
+from ..progress import progress_bar
 
 
 @takes_mra_options(without="close; what an MRA model's config says")
@@ -62,7 +62,7 @@ def compare(
             dtype=dtype,
             json=json,
         )
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("loading the model", total=len(job.lengths))
             report = run(
                 job,
@@ -74,18 +74,3 @@ def compare(
         screen.print(report.table(name), "")
     for note in report.notes:
         screen.print(printable(note), style="dim")
-
-
-def _progress() -> Progress:
-    terminal = console(stderr=True)
-    # A bar leaves an empty line where there is no terminal, with older rich even if it is disabled.
-    terminal.quiet = not terminal.is_terminal
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        TimeElapsedColumn(),
-        console=terminal,
-        transient=True,
-        disable=terminal.quiet,
-    )
