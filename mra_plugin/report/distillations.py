@@ -36,7 +36,7 @@ def read_distillation(whole: Fields, path: Path) -> Results:
         raise UserError(f"{path}: 'before' and 'after' must have the same lengths, at least one")
     device = whole.text_if_any("device")
     on_cpu = device is None or device.startswith("cpu")
-    where = f"{whole.count('threads')} CPU threads" if on_cpu else str(device)
+    where = numbers.counted(whole.count("threads"), "CPU thread") if on_cpu else str(device)
     seconds = whole.number_if_any("seconds")
     return Results(
         machine=f"training run on {where}",
@@ -87,7 +87,8 @@ def _table(run: list[Distillation]) -> Table:
         cost = f"{first.minutes:.0f} minutes, {cost}"
     return Table(
         f"Cosine to the teacher with exact attention on held-out text, before and after "
-        f"{first.steps} steps of {first.batch} examples of {first.length} tokens ({cost})",
+        f"{numbers.counted(first.steps, 'step')} of {numbers.counted(first.batch, 'example')} "
+        f"of {first.length} tokens ({cost})",
         ("tokens", "token cosine", "after", "sentence cosine", "after"),
         tuple(
             (str(one.tokens), *map(numbers.error, (*one.token_cosines, *one.sentence_cosines)))

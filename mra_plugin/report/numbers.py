@@ -28,6 +28,11 @@ def ratio_with_range(span: Span) -> str:
     return f"{ratio(span.median)} ({ratio(span.least)} to {ratio(span.greatest)})"
 
 
+def counted(count: int, what: str) -> str:
+    """1 step, 2 steps."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def seconds(value: float | None) -> str:
     """12.3 ms, with the unit that suits it."""
     return _with_unit(value, SECONDS)

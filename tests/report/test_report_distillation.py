@@ -51,6 +51,12 @@ def test_only_what_was_trained_has_a_section(read: Read) -> None:
     assert found.title == "training run on 2 CPU threads, bfloat16"
 
 
+def test_one_is_no_plural(read: Read) -> None:
+    settings = {**figures()["settings"], "batch_size": 1}
+    new = updated(PAGE, read(figures(settings=settings, threads=1, seconds=None)))
+    assert "240 steps of 1 example of 1024 tokens (1 CPU thread):" in new
+
+
 def test_a_resumed_run_on_a_gpu(read: Read) -> None:
     new = updated(PAGE, read(figures(device="cuda:0", seconds=None)))
     assert "240 steps of 2 examples of 1024 tokens (cuda:0):" in new
