@@ -8,7 +8,7 @@ Shapes: B batch, H heads, N tokens, M landmarks, A a batch axis of B, or of 1 wi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from .checks import (
     outside_autocast,
 )
 
+PinvStart = Literal["sequence", "head"]
+
 
 def nystrom_attention(
     query: Tensor,
@@ -34,6 +36,7 @@ def nystrom_attention(
     *,
     num_landmarks: int = 64,
     pinv_iterations: int = 6,
+    pinv_start: PinvStart = "sequence",
     scale: float | None = None,
 ) -> Tensor:
     """Bidirectional attention through landmarks, for which tokens of a segment are averaged.
@@ -55,6 +58,8 @@ def nystrom_attention(
             Nq = Nk, those that the key mask calls padding have no part in the landmarks.
         num_landmarks: M, segments per sequence; more is closer and slower.
         pinv_iterations: steps of the iterative pseudo-inverse of the M x M matrix.
+        pinv_start: what the iteration starts from, the transpose over the greatest norm among all
+            heads of a ``"sequence"``, or of each ``"head"`` by itself, which converges faster.
         scale: factor of the scores, 1/sqrt(D) by default.
 
     Returns:
@@ -65,7 +70,7 @@ def nystrom_attention(
         TypeError: an argument is of the wrong type, or tensors differ in dtype.
         ValueError: a shape, size or device does not fit; the message names the argument.
     """
-    check_nystrom_options(num_landmarks, pinv_iterations)
+    check_nystrom_options(num_landmarks, pinv_iterations, pinv_start)
     query, key, value = follow_autocast(query, key, value)
     check_tensors(query=query, key=key, value=value)
     check_masks(query, key, key_padding_mask, query_padding_mask)
@@ -89,6 +94,7 @@ def nystrom_attention(
                 real_queries,
                 num_landmarks,
                 pinv_iterations,
+                pinv_start,
                 scale,
             )
             seen = scaled_dot_product_attention(
@@ -112,6 +118,7 @@ def nystrom_attention_weights(
     *,
     num_landmarks: int = 64,
     pinv_iterations: int = 6,
+    pinv_start: PinvStart = "sequence",
     scale: float | None = None,
 ) -> Tensor:
     """The dense matrix that ``nystrom_attention`` stands for, to look at.
@@ -123,7 +130,7 @@ def nystrom_attention_weights(
         [B, H, Nq, Nk] in the query's type; 0 at padded keys and in padded queries' rows. Rows sum
         to about 1, and entries may be a little below 0: the approximation is no softmax.
     """
-    check_nystrom_options(num_landmarks, pinv_iterations)
+    check_nystrom_options(num_landmarks, pinv_iterations, pinv_start)
     query, key = follow_autocast(query, key)
     check_tensors(query=query, key=key)
     check_masks(query, key, key_padding_mask, query_padding_mask)
@@ -142,6 +149,7 @@ def nystrom_attention_weights(
                 real_queries,
                 num_landmarks,
                 pinv_iterations,
+                pinv_start,
                 scale,
             )
             first = _softmax(query, marks.key, marks.open, scale)
@@ -153,10 +161,14 @@ def nystrom_attention_weights(
         return _without_padding(weights, key_padding_mask, query_padding_mask).to(dtype)
 
 
-def check_nystrom_options(num_landmarks: int, pinv_iterations: int) -> None:
+def check_nystrom_options(
+    num_landmarks: int, pinv_iterations: int, pinv_start: PinvStart = "sequence"
+) -> None:
     """Raises TypeError or ValueError, with its name, for an option that is out of range."""
     check_integer("num_landmarks", num_landmarks, least=1)
     check_integer("pinv_iterations", pinv_iterations, least=1)
+    if pinv_start not in ("sequence", "head"):
+        raise ValueError(f'pinv_start must be "sequence" or "head", got {pinv_start!r}')
 
 
 class _Landmarks(NamedTuple):
@@ -187,6 +199,7 @@ def _landmarks(
     query_padding_mask: Tensor | None,
     count: int,
     iterations: int,
+    start: PinvStart,
     scale: float,
 ) -> _Landmarks:
     query_segments = _segments(query, query_padding_mask, count)
@@ -199,9 +212,8 @@ def _landmarks(
     middle = _softmax(query_means, key_means, seen, scale)
     # Empty segments of queries are rows of zeros, which the pseudo-inverse leaves out.
     middle = middle.masked_fill(~query_segments.any(-1)[:, None, :, None], 0)
-    return _Landmarks(
-        query_means, key_means, key_segments, _pseudo_inverse(middle, iterations), seen, few
-    )
+    inverse = _pseudo_inverse(middle, iterations, start)
+    return _Landmarks(query_means, key_means, key_segments, inverse, seen, few)
 
 
 def _real_queries(
@@ -267,17 +279,18 @@ def _softmax(query: Tensor, key: Tensor, open_keys: Tensor | None, scale: float)
     return scores.softmax(-1)
 
 
-def _pseudo_inverse(middle: Tensor, iterations: int) -> Tensor:
+def _pseudo_inverse(middle: Tensor, iterations: int, start: PinvStart) -> Tensor:
     """Pseudo-inverse of the landmarks' matrix [B, H, M, M], by iteration (paper, section 3.3).
 
-    The start is the transpose over the greatest norms among the heads of a sequence, as the
-    original's, which takes the greatest of the whole batch and so lets sequences change each other.
-    Each step makes rounding
-    errors 13/4 times as large where the matrix is singular, so one that has grown beyond
-    1/sqrt(eps) is not taken.
+    The start is the transpose over the greatest norm among the heads of a sequence, where the
+    original takes the greatest of the whole batch and so lets sequences change each other; or over
+    each head's own norm. Each step makes rounding errors 13/4 times as large where the matrix is
+    singular, so one that has grown beyond 1/sqrt(eps) is not taken.
     """
     # Rows sum to 1 at most, so the greatest sum of a column is what bounds the spectral norm.
-    columns = middle.sum(-2).amax((1, 2))[:, None, None, None]
+    columns = middle.sum(-2).amax(-1)[:, :, None, None]  # [B, H, 1, 1]
+    if start == "sequence":
+        columns = columns.amax(1, keepdim=True)
     inverse = middle.transpose(-1, -2) / columns.masked_fill(columns == 0, 1)
     identity = torch.eye(middle.shape[-1], dtype=middle.dtype, device=middle.device)
     eps = torch.finfo(middle.dtype).eps

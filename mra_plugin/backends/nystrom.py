@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mra_plugin.ops import nystrom_attention, nystrom_attention_weights
 from mra_plugin.ops.checks import check_integer
-from mra_plugin.ops.nystrom import check_nystrom_options
+from mra_plugin.ops.nystrom import PinvStart, check_nystrom_options
 
 
 class NystromAttention(nn.Module):
@@ -20,6 +20,7 @@ class NystromAttention(nn.Module):
         *,
         num_landmarks: int = 64,
         pinv_iterations: int = 6,
+        pinv_start: PinvStart = "sequence",
         conv_kernel_size: int | None = None,
         num_heads: int | None = None,
     ) -> None:
@@ -28,6 +29,7 @@ class NystromAttention(nn.Module):
         Args:
             num_landmarks: as in `mra_plugin.ops.nystrom_attention`.
             pinv_iterations: likewise.
+            pinv_start: likewise.
             conv_kernel_size: tokens that a filter spans, odd; None leaves the convolution out.
             num_heads: H of the inputs; needed for the convolution, and for nothing else.
 
@@ -36,9 +38,10 @@ class NystromAttention(nn.Module):
             ValueError: an option has a wrong value.
         """
         super().__init__()
-        check_nystrom_options(num_landmarks, pinv_iterations)
+        check_nystrom_options(num_landmarks, pinv_iterations, pinv_start)
         self.num_landmarks = num_landmarks
         self.pinv_iterations = pinv_iterations
+        self.pinv_start: PinvStart = pinv_start
         self.conv: nn.Conv2d | None = None
         if conv_kernel_size is None:
             if num_heads is not None:
@@ -82,6 +85,7 @@ class NystromAttention(nn.Module):
             query_padding_mask,
             num_landmarks=self.num_landmarks,
             pinv_iterations=self.pinv_iterations,
+            pinv_start=self.pinv_start,
             scale=scale,
         )
         if self.conv is None:
@@ -118,6 +122,7 @@ class NystromAttention(nn.Module):
             query_padding_mask,
             num_landmarks=self.num_landmarks,
             pinv_iterations=self.pinv_iterations,
+            pinv_start=self.pinv_start,
             scale=scale,
         )
 

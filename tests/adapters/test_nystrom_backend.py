@@ -29,6 +29,7 @@ def test_the_backend_is_the_operator() -> None:
     assert "num_landmarks=8" in repr(attention)
     assert set(get_attention("nystrom").parameters) == {
         *options,
+        "pinv_start",
         "conv_kernel_size",
         "num_heads",
     }
@@ -60,6 +61,7 @@ def test_with_a_convolution() -> None:
     [
         ({"num_landmarks": 0}, ValueError, "num_landmarks"),
         ({"pinv_iterations": 1.5}, TypeError, "pinv_iterations"),
+        ({"pinv_start": "batch"}, ValueError, 'pinv_start must be "sequence" or "head"'),
         ({"conv_kernel_size": 4, "num_heads": 2}, ValueError, "conv_kernel_size must be odd"),
         ({"conv_kernel_size": 0, "num_heads": 2}, ValueError, "conv_kernel_size"),
         ({"conv_kernel_size": 3}, TypeError, "num_heads"),

@@ -22,9 +22,10 @@ def segments(tokens: Tensor, landmarks: int) -> Tensor:
     return torch.stack([tokens[a:b].mean(0) for a, b in pairwise(starts) if a < b])
 
 
-def inverse_by_iteration(matrix: Tensor, iterations: int) -> Tensor:
-    """[H, M, M]; all heads of a sequence start from the same bound."""
-    z = matrix.mT / matrix.sum(1).max()
+def inverse_by_iteration(matrix: Tensor, iterations: int, start: str) -> Tensor:
+    """[H, M, M]; all heads of a sequence start from the same bound, or each from its own."""
+    bounds = matrix.sum(1).amax(1)[:, None, None]
+    z = matrix.mT / (bounds.max() if start == "sequence" else bounds)
     one = torch.eye(matrix.shape[-2], dtype=matrix.dtype)
     for _ in range(iterations):
         az = matrix @ z
@@ -33,7 +34,13 @@ def inverse_by_iteration(matrix: Tensor, iterations: int) -> Tensor:
 
 
 def one_sequence(
-    query: Tensor, key: Tensor, value: Tensor, landmarks: int, iterations: int | None, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    landmarks: int,
+    iterations: int | None,
+    scale: float,
+    start: str,
 ) -> Tensor:
     """Without padding: [H, n, D] each; ``None`` inverts by singular values."""
     if key.shape[1] <= landmarks:
@@ -44,7 +51,7 @@ def one_sequence(
     if iterations is None:
         inverse = torch.linalg.pinv(middle)
     else:
-        inverse = inverse_by_iteration(middle, iterations)
+        inverse = inverse_by_iteration(middle, iterations, start)
     first = (scale * query @ key_marks.mT).softmax(-1)
     last = (scale * query_marks @ key.mT).softmax(-1)
     return first @ inverse @ last @ value
@@ -57,6 +64,7 @@ def definition(
     landmarks: int = 16,
     iterations: int | None = 6,
     scale: float = 0.25,
+    start: str = "sequence",
 ) -> Tensor:
     query, key, value = inputs
     out = query.new_zeros(*query.shape[:3], value.shape[-1])
@@ -66,7 +74,7 @@ def definition(
             continue
         out[b, :, rows] = one_sequence(
             query[b, :, rows], key[b, :, columns], value[b, :, columns],
-            landmarks, iterations, scale,
+            landmarks, iterations, scale, start,
         )  # fmt: skip
     return out
 
@@ -86,6 +94,17 @@ def test_definition(side: str, iterations: int) -> None:
     assert torch.all(out.transpose(1, 2)[~mask] == 0)
     served = nystrom_attention(*inputs, mask, num_landmarks=16, pinv_iterations=iterations)
     torch.testing.assert_close(served.transpose(1, 2)[mask], out.transpose(1, 2)[mask])
+
+
+def test_each_head_from_its_own_start() -> None:
+    inputs = random_inputs(7, 2, 90)
+    options = {"num_landmarks": 16, "pinv_iterations": 2}
+    out = nystrom_attention(*inputs, MASK, MASK, **options, pinv_start="head")
+    expected = definition(inputs, MASK, MASK, iterations=2, start="head")
+    torch.testing.assert_close(out, expected, atol=1e-10, rtol=1e-8)
+    assert not torch.allclose(out, nystrom_attention(*inputs, MASK, MASK, **options), rtol=1e-3)
+    weights = nystrom_attention_weights(*inputs[:2], MASK, MASK, **options, pinv_start="head")
+    torch.testing.assert_close(weights @ inputs[2], out)
 
 
 def test_without_a_mask_and_with_a_scale() -> None:
