@@ -13,13 +13,13 @@ from mra_plugin.encoders.positions import PositionTable, position_tables
 from mra_plugin.encoders.tensors import belongs_to, listed
 from mra_plugin.errors import UserError
 from mra_plugin.models.mra.configuration import MraConfig
-from mra_plugin.models.mra.embeddings import POSITION_OFFSET, default_positions
 from mra_plugin.models.mra.encoder import MraModel, MraPreTrainedModel
 from mra_plugin.models.mra.heads import (
     MraForMaskedLM,
     MraForQuestionAnswering,
     MraForTokenClassification,
 )
+from mra_plugin.models.post_norm import POSITION_OFFSET, default_positions
 from mra_plugin.ops import MRAOptions
 
 # Families whose layers are the MRA family's but for attention, and how their classes begin.

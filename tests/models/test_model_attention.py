@@ -174,7 +174,7 @@ def test_attentions_are_the_matrices_that_were_used(kind: str) -> None:
         assert weights.shape == (2, HEAD_COUNT, 70, 70)
         torch.testing.assert_close(weights[0].sum(-1), head_mask[:, None].expand(-1, 70))
         value = layer.attention.self.value(states).view(2, 70, HEAD_COUNT, -1).transpose(1, 2)
-        attended = layer.attention.self(states, mask.bool(), head_mask)[0]
+        attended = layer.attention.self(states, mask.bool(), head_mask=head_mask)[0]
         torch.testing.assert_close(
             (weights @ value).transpose(1, 2).flatten(2), attended, atol=1e-5, rtol=1e-4
         )

@@ -39,16 +39,16 @@ class MraSelfAttention(nn.Module):
         self,
         hidden_states: Tensor,
         padding_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
         output_attentions: bool = False,
+        head_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attends.
 
         Args:
             hidden_states: [B, N, hidden].
             padding_mask: bool [B, N], True = a real token.
-            head_mask: factor of each head's attention matrix, [H].
             output_attentions: whether the matrices are wanted.
+            head_mask: factor of each head's attention matrix, [H].
 
         Returns:
             Output [B, N, hidden], and the matrices [B, H, N, N] or None.
@@ -112,38 +112,3 @@ class MraSelfAttention(nn.Module):
         """Whether `mra_plugin.patch` put another attention of the registry in."""
         patched: bool = self.config._attn_implementation == REGISTRY
         return patched
-
-
-class MraSelfOutput(nn.Module):
-    """Mixes the heads and adds what came in."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, attended: Tensor, hidden_states: Tensor) -> Tensor:
-        """[B, N, hidden] twice, to [B, N, hidden]."""
-        out: Tensor = self.LayerNorm(self.dropout(self.dense(attended)) + hidden_states)
-        return out
-
-
-class MraAttention(nn.Module):
-    """Attention with its residual connection."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.self = MraSelfAttention(config)
-        self.output = MraSelfOutput(config)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        padding_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `MraSelfAttention`."""
-        attended, weights = self.self(hidden_states, padding_mask, head_mask, output_attentions)
-        return self.output(attended, hidden_states), weights

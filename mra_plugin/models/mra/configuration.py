@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from mra_plugin.adapters.transformers.families.mra_options import options_of, stated_options
+from mra_plugin.models.config_checks import check_encoder_config
 from mra_plugin.ops import MRAOptions
 
 POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
@@ -19,7 +20,6 @@ _COUNTS = (
     "max_position_embeddings",
     "type_vocab_size",
 )
-_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -111,42 +111,11 @@ class MraConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in _PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if not self.layer_norm_eps >= 0:
-            raise ValueError(f"layer_norm_eps must be at least 0, got {self.layer_norm_eps}")
-        if not self.num_labels:
-            raise ValueError(f"num_labels must be at least 1, got {self.num_labels}")
-        if self.problem_type is not None and self.problem_type not in _PROBLEM_TYPES:
-            raise ValueError(
-                f"problem_type must be None or one of {_PROBLEM_TYPES}, got {self.problem_type!r}"
-            )
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "
-                f"and {self.num_attention_heads}"
-            )
-        # transformers may be in the middle of loading its activations when this module is loaded.
-        from transformers.activations import ACT2FN
-
-        if self.hidden_act not in ACT2FN:
-            raise ValueError(
-                f"hidden_act must name an activation of transformers "
-                f"({', '.join(sorted(ACT2FN))}), got {self.hidden_act!r}"
-            )
+        check_encoder_config(self, _COUNTS, _PROBABILITIES)
         if self.position_embedding_type not in POSITION_EMBEDDING_TYPES:
             raise ValueError(
                 f"position_embedding_type must be one of {POSITION_EMBEDDING_TYPES}, "
                 f"got {self.position_embedding_type!r}"
-            )
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
-                f"pad_token_id must be None or a row of the word table (vocab_size="
-                f"{self.vocab_size}), got {self.pad_token_id}"
             )
         self._check_options(MRAOptions(**stated_options(self)))
         if self.max_position_embeddings < self.block_size:

@@ -7,119 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithCrossAttentions
 
 from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA, attention_for
+from mra_plugin.models.calls import as_asked, check_inputs, padding_mask
+from mra_plugin.models.post_norm import Encoder, Layer, default_positions
 
-from .attention import MraAttention
+from .attention import MraSelfAttention
 from .configuration import MraConfig
-from .embeddings import MraEmbeddings, default_positions
+from .embeddings import MraEmbeddings
 
 
-class MraIntermediate(nn.Module):
-    """The first half of a layer's feed-forward part."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.intermediate_act_fn = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, N, hidden] to [B, N, intermediate]."""
-        out: Tensor = self.intermediate_act_fn(self.dense(hidden_states))
-        return out
-
-
-class MraOutput(nn.Module):
-    """The second half of a layer's feed-forward part, with its residual connection."""
+class MraLayer(Layer):
+    """MRA attention, then the feed-forward part."""
 
     def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, intermediate: Tensor, hidden_states: Tensor) -> Tensor:
-        """[B, N, intermediate] and [B, N, hidden] to [B, N, hidden]."""
-        out: Tensor = self.LayerNorm(self.dropout(self.dense(intermediate)) + hidden_states)
-        return out
-
-
-class MraLayer(GradientCheckpointingLayer):
-    """Attention, then the feed-forward part, the latter in chunks of tokens where asked for."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.chunk_size_feed_forward = config.chunk_size_feed_forward
-        self.attention = MraAttention(config)
-        self.intermediate = MraIntermediate(config)
-        self.output = MraOutput(config)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        padding_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `attention.MraSelfAttention`."""
-        attended, weights = self.attention(
-            hidden_states, padding_mask, head_mask, output_attentions
-        )
-        if self.chunk_size_feed_forward:
-            chunks = attended.split(self.chunk_size_feed_forward, dim=1)
-            return torch.cat([self._feed_forward(chunk) for chunk in chunks], dim=1), weights
-        return self._feed_forward(attended), weights
-
-    def _feed_forward(self, attended: Tensor) -> Tensor:
-        out: Tensor = self.output(self.intermediate(attended), attended)
-        return out
-
-
-class MraEncoder(nn.Module):
-    """The stack of layers."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.layer = nn.ModuleList([MraLayer(config) for _ in range(config.num_hidden_layers)])
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        padding_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> BaseModelOutputWithCrossAttentions:
-        """Runs all layers.
-
-        Args:
-            hidden_states: [B, N, hidden].
-            padding_mask: bool [B, N], True = a real token.
-            head_mask: [layers, H].
-            output_attentions: whether to keep every layer's matrices.
-            output_hidden_states: whether to keep what goes into every layer, and the last output.
-
-        Returns:
-            transformers' output object.
-        """
-        all_hidden_states, all_attentions = [hidden_states], []
-        for index, layer in enumerate(self.layer):
-            layer_head_mask = None if head_mask is None else head_mask[index]
-            # By position: gradient checkpointing looks for tensors there.
-            hidden_states, weights = layer(
-                hidden_states, padding_mask, layer_head_mask, output_attentions
-            )
-            all_hidden_states.append(hidden_states)
-            all_attentions.append(weights)
-        return BaseModelOutputWithCrossAttentions(
-            last_hidden_state=hidden_states,
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
-            attentions=tuple(all_attentions) if output_attentions else None,
-        )
+        super().__init__(config, MraSelfAttention(config))
 
 
 class MraPreTrainedModel(PreTrainedModel):
@@ -173,7 +76,7 @@ class MraModel(MraPreTrainedModel):
     def __init__(self, config: MraConfig) -> None:
         super().__init__(config)
         self.embeddings = MraEmbeddings(config)
-        self.encoder = MraEncoder(config)
+        self.encoder = Encoder(config, (MraLayer(config) for _ in range(config.num_hidden_layers)))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
@@ -227,8 +130,6 @@ class MraModel(MraPreTrainedModel):
             output_attentions = config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
-        if return_dict is None:
-            return_dict = config.return_dict
         batch, length = check_inputs(input_ids, inputs_embeds)
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(  # type: ignore[no-untyped-call]
@@ -239,48 +140,16 @@ class MraModel(MraPreTrainedModel):
                 f"the input has {length} tokens, and the table of distances reaches "
                 f"{config.max_position_embeddings} (max_position_embeddings)"
             )
-        if attention_mask is not None:
-            if attention_mask.shape != (batch, length):
-                raise ValueError(
-                    f"attention_mask must have shape {(batch, length)}, 1 = a real token, "
-                    f"got {tuple(attention_mask.shape)}"
-                )
-            attention_mask = attention_mask.bool()
-
+        padding = padding_mask(attention_mask, batch, length)
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
         output: BaseModelOutputWithCrossAttentions = self.encoder(
             hidden_states,
-            attention_mask,
-            _every_layer(head_mask, config),
+            padding,
             bool(output_attentions),
             bool(output_hidden_states),
+            _every_layer(head_mask, config),
         )
-        return output if return_dict else output.to_tuple()
-
-
-def check_inputs(
-    input_ids: Tensor | None, inputs_embeds: Tensor | None, choices: bool = False
-) -> torch.Size:
-    """Checks that exactly one of the two is there, in its shape, and returns [B, N].
-
-    Args:
-        input_ids: [B, N].
-        inputs_embeds: [B, N, hidden].
-        choices: whether both have an axis of choices after the batch, which is returned too.
-    """
-    if (input_ids is None) == (inputs_embeds is None):
-        given = "none" if input_ids is None else "both"
-        raise ValueError(f"give either input_ids or inputs_embeds, got {given}")
-    axes = "[batch, choices, tokens]" if choices else "[batch, tokens]"
-    if input_ids is not None:
-        name, given_shape, shape = "input_ids", input_ids.shape, input_ids.shape
-    else:
-        assert inputs_embeds is not None
-        name, given_shape, shape = "inputs_embeds", inputs_embeds.shape, inputs_embeds.shape[:-1]
-        axes = f"{axes[:-1]}, hidden]"
-    if len(shape) != (3 if choices else 2):
-        raise ValueError(f"{name} must have shape {axes}, got {tuple(given_shape)}")
-    return shape
+        return as_asked(output, config, return_dict)  # type: ignore[no-any-return]
 
 
 def _every_layer(head_mask: Tensor | None, config: MraConfig) -> Tensor | None:

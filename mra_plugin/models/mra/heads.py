@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import initialization
-from transformers.activations import ACT2FN
 from transformers.modeling_outputs import (
     MaskedLMOutput,
     MultipleChoiceModelOutput,
@@ -16,53 +15,17 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
+from mra_plugin.models.calls import as_asked, check_inputs, check_span, merge_choices
+from mra_plugin.models.head_parts import (
+    ClassificationHead,
+    MaskedLMHead,
+    WordPrediction,
+    label_count,
+)
+from mra_plugin.models.losses import choice_loss, sequence_loss, span_loss, token_loss
+
 from .configuration import MraConfig
-from .encoder import MraModel, MraPreTrainedModel, check_inputs
-from .losses import choice_loss, sequence_loss, span_loss, token_loss
-
-
-class MraPredictionHeadTransform(nn.Module):
-    """What a token goes through before its word is predicted."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.transform_act_fn = ACT2FN[config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, N, hidden] to the same."""
-        out: Tensor = self.LayerNorm(self.transform_act_fn(self.dense(hidden_states)))
-        return out
-
-
-class MraLMPredictionHead(nn.Module):
-    """Predicts words, with weights that are usually tied to the word table."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.transform = MraPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        # The decoder's own bias, under the name that checkpoints hold it by as well.
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, N, hidden] to [B, N, vocab]."""
-        out: Tensor = self.decoder(self.transform(hidden_states))
-        return out
-
-
-class MraOnlyMLMHead(nn.Module):
-    """Holds the prediction head under the name that checkpoints give it."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.predictions = MraLMPredictionHead(config)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, N, hidden] to [B, N, vocab]."""
-        out: Tensor = self.predictions(hidden_states)
-        return out
+from .encoder import MraModel, MraPreTrainedModel
 
 
 class MraForMaskedLM(MraPreTrainedModel):
@@ -76,13 +39,13 @@ class MraForMaskedLM(MraPreTrainedModel):
     def __init__(self, config: MraConfig) -> None:
         super().__init__(config)
         self.mra = MraModel(config)
-        self.cls = MraOnlyMLMHead(config)
+        self.cls = MaskedLMHead(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MraLMPredictionHead):
+        if isinstance(module, WordPrediction):
             initialization.zeros_(module.bias)
 
     def get_output_embeddings(self) -> nn.Module:
@@ -135,24 +98,7 @@ class MraForMaskedLM(MraPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if _wants_object(self, return_dict) else output.to_tuple()
-
-
-class MraClassificationHead(nn.Module):
-    """Classifies a sequence by its first token."""
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.out_proj = nn.Linear(config.hidden_size, _label_count(config))
-        self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, N, hidden] to [B, labels]."""
-        first = self.activation(self.dense(self.dropout(hidden_states[:, 0])))
-        out: Tensor = self.out_proj(self.dropout(first))
-        return out
+        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
 
 
 class MraForSequenceClassification(MraPreTrainedModel):
@@ -161,7 +107,7 @@ class MraForSequenceClassification(MraPreTrainedModel):
     def __init__(self, config: MraConfig) -> None:
         super().__init__(config)
         self.mra = MraModel(config)
-        self.classifier = MraClassificationHead(config)
+        self.classifier = ClassificationHead(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -208,7 +154,7 @@ class MraForSequenceClassification(MraPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if _wants_object(self, return_dict) else output.to_tuple()
+        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
 
 
 class MraForMultipleChoice(MraPreTrainedModel):
@@ -248,12 +194,12 @@ class MraForMultipleChoice(MraPreTrainedModel):
         """
         batch, choices, _ = check_inputs(input_ids, inputs_embeds, choices=True)
         encoded = self.mra(
-            _merge_choices(input_ids),
-            _merge_choices(attention_mask),
-            _merge_choices(token_type_ids),
-            _merge_choices(position_ids),
+            merge_choices(input_ids),
+            merge_choices(attention_mask),
+            merge_choices(token_type_ids),
+            merge_choices(position_ids),
             head_mask,
-            _merge_choices(inputs_embeds),
+            merge_choices(inputs_embeds),
             output_attentions,
             output_hidden_states,
             return_dict=True,
@@ -266,7 +212,7 @@ class MraForMultipleChoice(MraPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if _wants_object(self, return_dict) else output.to_tuple()
+        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
 
 
 class MraForTokenClassification(MraPreTrainedModel):
@@ -276,7 +222,7 @@ class MraForTokenClassification(MraPreTrainedModel):
         super().__init__(config)
         self.mra = MraModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, _label_count(config))
+        self.classifier = nn.Linear(config.hidden_size, label_count(config))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -320,7 +266,7 @@ class MraForTokenClassification(MraPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if _wants_object(self, return_dict) else output.to_tuple()
+        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
 
 
 class MraForQuestionAnswering(MraPreTrainedModel):
@@ -358,9 +304,7 @@ class MraForQuestionAnswering(MraPreTrainedModel):
             ``loss``, a scalar, if there are positions; ``start_logits`` and ``end_logits``,
             [B, N] each; and where asked for ``hidden_states`` and ``attentions``.
         """
-        if (start_positions is None) != (end_positions is None):
-            missing = "start_positions" if start_positions is None else "end_positions"
-            raise ValueError(f"start_positions and end_positions go together, {missing} is missing")
+        check_span(start_positions, end_positions)
         encoded = self.mra(
             input_ids,
             attention_mask,
@@ -385,19 +329,4 @@ class MraForQuestionAnswering(MraPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if _wants_object(self, return_dict) else output.to_tuple()
-
-
-def _wants_object(model: MraPreTrainedModel, return_dict: bool | None) -> bool:
-    return bool(model.config.return_dict if return_dict is None else return_dict)
-
-
-def _merge_choices(x: Tensor | None) -> Tensor | None:
-    """[B, choices, N, ...] to [B * choices, N, ...]; positions may lack the first axes."""
-    return x if x is None or x.ndim < 3 else x.flatten(0, 1)
-
-
-def _label_count(config: MraConfig) -> int:
-    count = config.num_labels
-    assert count is not None  # the config's constructor sees to it
-    return count
+        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
