@@ -1,6 +1,6 @@
 """MRA attention for the encoders you already use.
 
-Importing this package makes ``attn_implementation="mra"`` and the MRA models known to
+Importing this package makes ``attn_implementation="mra"`` and the models of its families known to
 transformers, where that is installed. Nothing heavy is imported until it is needed.
 """
 
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
         MraForSequenceClassification,
         MraForTokenClassification,
     )
+    from .models.nystromformer.configuration import NystromformerConfig
+    from .models.nystromformer.encoder import NystromformerModel, NystromformerPreTrainedModel
+    from .models.nystromformer.heads import (
+        NystromformerForMaskedLM,
+        NystromformerForMultipleChoice,
+        NystromformerForQuestionAnswering,
+        NystromformerForSequenceClassification,
+        NystromformerForTokenClassification,
+    )
     from .picture.drawing import plot_attention
     from .tuning.tune import tune
 
@@ -38,6 +47,14 @@ __all__ = [
     "MraForTokenClassification",
     "MraModel",
     "MraPreTrainedModel",
+    "NystromformerConfig",
+    "NystromformerForMaskedLM",
+    "NystromformerForMultipleChoice",
+    "NystromformerForQuestionAnswering",
+    "NystromformerForSequenceClassification",
+    "NystromformerForTokenClassification",
+    "NystromformerModel",
+    "NystromformerPreTrainedModel",
     "patch",
     "plot_attention",
     "tune",
@@ -54,6 +71,14 @@ _MODULES = {
     "MraForTokenClassification": "models.mra.heads",
     "MraModel": "models.mra.encoder",
     "MraPreTrainedModel": "models.mra.encoder",
+    "NystromformerConfig": "models.nystromformer.configuration",
+    "NystromformerForMaskedLM": "models.nystromformer.heads",
+    "NystromformerForMultipleChoice": "models.nystromformer.heads",
+    "NystromformerForQuestionAnswering": "models.nystromformer.heads",
+    "NystromformerForSequenceClassification": "models.nystromformer.heads",
+    "NystromformerForTokenClassification": "models.nystromformer.heads",
+    "NystromformerModel": "models.nystromformer.encoder",
+    "NystromformerPreTrainedModel": "models.nystromformer.encoder",
     "patch": "adapters.patching",
     "plot_attention": "picture.drawing",
     "tune": "tuning.tune",

@@ -17,10 +17,10 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-import mra_plugin
 from mra_plugin.cli import app
 from mra_plugin.encoders import measure
 from mra_plugin.encoders.demo import demo_model
+from mra_plugin.models.families import FAMILIES, ModelFamily
 from mra_plugin.registry import api
 from mra_plugin.registry.host import Registry
 from mra_plugin.report.reading import read_results
@@ -28,7 +28,7 @@ from mra_plugin.report.update import updated
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
 def demo() -> dict[str, object]:
@@ -87,9 +87,9 @@ def mra_arguments(words: list[str]) -> list[str] | None:
 
 
 MRA_LINES = [
-    (path.name, arguments)
-    for path in [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
-    for words in shell_lines(path)
+    (page, arguments)
+    for page in [*PAGES, "../README.md", "../benchmarks/README.md"]
+    for words in shell_lines(DOCS / page)
     if (arguments := mra_arguments(words)) is not None
 ]
 SMALL_LINES = [(page, line) for page, line in MRA_LINES if page in PAGES and line[0] in SMALL]
@@ -118,11 +118,11 @@ def test_other_tests_run_the_rest(page: str) -> None:
     assert code_blocks((DOCS / page).read_text(), "python")
 
 
-def test_every_model_has_an_example() -> None:
-    shown = "".join(code_blocks((DOCS / "models.md").read_text(), "python"))
-    models = {name for name in mra_plugin.__all__ if name.startswith("Mra")} - {
-        "MraPreTrainedModel"
-    }
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_every_model_has_an_example(family: ModelFamily) -> None:
+    page = (DOCS / "models" / f"{family.model_type}.md").read_text()
+    shown = "".join(code_blocks(page, "python"))
+    models = {place.split(":")[1] for place in family.models.values()}
     assert len(models) > 5
     for name in models:
         assert f"{name}(" in shown, f"{name} has no example"
@@ -176,7 +176,9 @@ def test_pictures_come_with_the_command_that_made_them() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
-        assert target.startswith("https://") or (DOCS / target).exists(), target
+        assert target.startswith("https://") or (DOCS / page).parent.joinpath(target).exists(), (
+            target
+        )
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/decisions.md"])
@@ -203,7 +205,7 @@ def test_index_lists_every_page() -> None:
 def test_tables_are_those_of_the_result_files() -> None:
     """As `mra report` would write them; benchmarks/README.md has the command."""
     results = read_results(sorted((ROOT / "benchmarks" / "results").glob("*.json")))
-    texts = {path: path.read_text() for path in [ROOT / "README.md", *DOCS.glob("*.md")]}
+    texts = {path: path.read_text() for path in [ROOT / "README.md", *DOCS.rglob("*.md")]}
     marked = {path for path, text in texts.items() if "\n<!-- mra report: " in text}
     assert ROOT / "README.md" in marked
     for path in marked:

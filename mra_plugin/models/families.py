@@ -43,6 +43,25 @@ FAMILIES = (
             "AutoModelForQuestionAnswering": "mra.heads:MraForQuestionAnswering",
         },
     ),
+    ModelFamily(
+        model_type="nystromformer",
+        config_class="nystromformer.configuration:NystromformerConfig",
+        models={
+            "AutoModel": "nystromformer.encoder:NystromformerModel",
+            "AutoModelForTextEncoding": "nystromformer.encoder:NystromformerModel",
+            "AutoModelForMaskedLM": "nystromformer.heads:NystromformerForMaskedLM",
+            "AutoModelForSequenceClassification": (
+                "nystromformer.heads:NystromformerForSequenceClassification"
+            ),
+            "AutoModelForMultipleChoice": "nystromformer.heads:NystromformerForMultipleChoice",
+            "AutoModelForTokenClassification": (
+                "nystromformer.heads:NystromformerForTokenClassification"
+            ),
+            "AutoModelForQuestionAnswering": (
+                "nystromformer.heads:NystromformerForQuestionAnswering"
+            ),
+        },
+    ),
 )
 
 AUTO_CONFIG = "transformers.models.auto.configuration_auto"
@@ -51,7 +70,7 @@ _AUTO_MODELS = "transformers.models.auto.modeling_auto"
 
 def _needed() -> dict[str, set[str]]:
     needed = {
-        _AUTO_MODELS: {"AutoModelForMultipleChoice"},
+        _AUTO_MODELS: {name for family in FAMILIES for name in family.models},
         "transformers.modeling_layers": {"GradientCheckpointingLayer"},
     }
     for family in FAMILIES:

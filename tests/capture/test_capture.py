@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers as tf
-from helpers import layer_families, tiny_models, tiny_mra
+from helpers import layer_families, tiny_models, tiny_mra, tiny_nystromformer
 from helpers.tiny_models import inputs_of, padded, token_ids
 from torch import Tensor, nn
 
@@ -104,9 +104,12 @@ def test_transformers_own_mra() -> None:
     assert len(attention_inputs(model, **inputs, output_attentions=True)) == 2
 
 
-def test_nystromformer() -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_nystromformer(own: bool) -> None:
     inputs = layer_families.padded_inputs()
     model = layer_families.make("Nystromformer")
+    if own:
+        model = tiny_nystromformer.make(num_landmarks=16)
     for index in range(2):  # what the convolution adds is no attention
         layer_families.attention_layer(model, index).conv_kernel_size = None
     exact = attention_inputs(model, **inputs)

@@ -93,7 +93,9 @@ def test_the_stored_data_type_stays(
     assert tf.AutoModel.from_pretrained(tmp_path / "out").dtype is dtype
 
 
-@pytest.mark.parametrize("family", ["mra", "nystromformer", "own mra", "esm", "albert"])
+@pytest.mark.parametrize(
+    "family", ["mra", "nystromformer", "own mra", "own nystromformer", "esm", "albert"]
+)
 def test_other_families(family: str, mra_convert: Run, tmp_path: Path) -> None:
     source = LEARNED_POSITIONS[family]()
     save(source, tmp_path / "in")

@@ -49,6 +49,9 @@ LEARNED_POSITIONS: dict[str, Callable[[], nn.Module]] = {
     "own mra": lambda: mra_plugin.MraModel(
         mra_plugin.MraConfig(**{**tiny_models._SIZES, "hidden_size": 64, "block_per_row": 1})
     ).eval(),
+    "own nystromformer": lambda: mra_plugin.NystromformerModel(
+        mra_plugin.NystromformerConfig(**{**tiny_models._SIZES, "num_landmarks": 16})
+    ).eval(),
     "xlm-roberta-xl": _of(tf.XLMRobertaXLModel),
     "xmod": _of(tf.XmodModel, default_language="en_XX", languages=["en_XX"]),
 }

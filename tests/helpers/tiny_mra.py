@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +57,7 @@ def inputs_of(head: str, batch: int = 2, tokens: int = 70, real: int = 45) -> di
         "input_ids": token_ids(batch, tokens),
         "attention_mask": padded(batch, tokens, real),
     }
-    if head == "MraForMultipleChoice":
+    if head.endswith("ForMultipleChoice"):
         return {name: x[:, None].repeat(1, 3, 1) for name, x in inputs.items()}
     return inputs
 
@@ -63,17 +65,18 @@ def inputs_of(head: str, batch: int = 2, tokens: int = 70, real: int = 45) -> di
 def labels_of(head: str, batch: int = 2, tokens: int = 70) -> dict[str, Tensor]:
     """What a head is trained with; heads of two labels."""
     per_sequence = torch.arange(batch) % 2
+    family = head[: re.search("Model$|For", head).start()]  # type: ignore[union-attr]
     return {
-        "MraModel": {},
-        "MraForMaskedLM": {"labels": token_ids(batch, tokens)},
-        "MraForSequenceClassification": {"labels": per_sequence},
-        "MraForMultipleChoice": {"labels": per_sequence},
-        "MraForTokenClassification": {"labels": token_ids(batch, tokens) % 2},
-        "MraForQuestionAnswering": {
+        "Model": {},
+        "ForMaskedLM": {"labels": token_ids(batch, tokens)},
+        "ForSequenceClassification": {"labels": per_sequence},
+        "ForMultipleChoice": {"labels": per_sequence},
+        "ForTokenClassification": {"labels": token_ids(batch, tokens) % 2},
+        "ForQuestionAnswering": {
             "start_positions": per_sequence,
             "end_positions": per_sequence + 3,
         },
-    }[head]
+    }[head.removeprefix(family)]
 
 
 @torch.no_grad()

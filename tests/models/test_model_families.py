@@ -28,10 +28,13 @@ def test_auto_classes_answer_each_family(family: object) -> None:
         assert found is model_class(family.model_type, place.split(":")[1])
 
 
-def test_every_public_model_is_in_the_table() -> None:
-    for name in mra_plugin.__all__:
-        if name.startswith("Mra") and name not in ("MraConfig", "MraPreTrainedModel"):
-            assert model_class("mra", name) is getattr(mra_plugin, name)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_every_public_model_is_in_the_table(family: object) -> None:
+    prefix = family.config_class.split(":")[1].removesuffix("Config")
+    names = [name for name in mra_plugin.__all__ if name.startswith(prefix)]
+    for name in names:
+        if name not in (f"{prefix}Config", f"{prefix}PreTrainedModel"):
+            assert model_class(family.model_type, name) is getattr(mra_plugin, name)
 
 
 def test_every_family_is_in_the_table_and_public() -> None:

@@ -112,6 +112,7 @@ FAMILIES = (
         model_class="NystromformerModel",
         layer_class="NystromformerSelfAttention",
         file="nystromformer",
+        twin="mra_plugin.models.nystromformer.attention",
         approximates=True,
     ),
 )
