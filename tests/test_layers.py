@@ -50,7 +50,7 @@ OWNERS = {
 
 # Rooms of ops that compute an attention. They share what else is in ops, and don't know each other
 # or the face.
-ATTENTIONS = {"reference", "exact", "eager", "triton", "nystrom", "local_attention"}
+ATTENTIONS = {"reference", "exact", "eager", "triton", "nystrom", "local_attention", "ema"}
 FACE = {"__init__", "api", "implementations"}
 SHARED = {
     *("options", "presets", "checks", "problem", "blocks", "parts", "plan", "softmax"),
@@ -128,6 +128,20 @@ def test_terms_and_stages_know_the_joint_alone() -> None:
     for path in sources("ops/triton/kernels"):
         own = [name for name in imports(path) if name.startswith("mra_plugin.")]
         assert all(name.startswith("mra_plugin.ops.triton.kernels.") for name in own), path
+
+
+def test_ways_to_average_know_neither_each_other_nor_the_face() -> None:
+    ways, face = {"reference", "scan", "fft", "triton"}, {"api", "choice", "operators"}
+    for path in sources("ops/ema"):
+        own = module_of(path)[3]
+        inside = (name.split(".")[3:] for name in imports(path) if ".ops.ema." in name)
+        used = {one for one, *_ in inside}
+        if own in ways:
+            assert not used & ((ways - {own}) | face), f"{path} imports {used}"
+        elif own not in face | {"__init__"}:
+            assert not used & (ways | face), f"{path} is shared, and imports {used}"
+    at_import = imports(ROOT / "ops/ema/triton/__init__.py", deep=False)
+    assert not {one for one in at_import if one.split(".")[0] == "triton"}
 
 
 def test_what_is_there_before_kernels_are_needs_no_triton() -> None:
