@@ -5,7 +5,6 @@ Operators of their own, because the work is laid out by looking at the chosen bl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..blocks import block_count
+from ..kept import Kept, empty_kept
 from ..operator_pair import OperatorPair
 from ..plan import is_short
 from ..problem import Problem, empty_gradients, empty_output
@@ -50,25 +49,6 @@ class _Results(NamedTuple):
         )
 
 
-class Kept(NamedTuple):
-    """What a backward needs beside output and log-sum-exp.
-
-    Attributes:
-        chosen: the pairs that are exact, bool [B, H, X·Y + 1]. The last entry stands for nothing: a
-            size that is never 1 is one that tracing puts no guard on, so that an exported program
-            takes inputs of a single block as well.
-        salient: the keys that every query sees exactly, int64 [B, H, g].
-    """
-
-    chosen: Tensor
-    salient: Tensor
-
-    def of(self, problem: Problem) -> _Choice:
-        """The choices of a call."""
-        blocks = (problem.blocks_x, problem.blocks_y)
-        return _Choice(torch.unflatten(self.chosen[..., :-1], -1, blocks), self.salient)
-
-
 class _Choice(NamedTuple):
     """What is exact.
 
@@ -79,6 +59,12 @@ class _Choice(NamedTuple):
 
     chosen: Tensor | None
     salient: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, kept: Kept) -> _Choice:
+        """The choices of a call."""
+        blocks = (problem.blocks_x, problem.blocks_y)
+        return cls(torch.unflatten(kept.chosen[..., :-1], -1, blocks), kept.salient)
 
     def at(self, where: Any) -> _Choice:
         """That of a part."""
@@ -96,7 +82,7 @@ def _terms(problem: Problem) -> tuple[ModuleType, ...]:
 def _forward(problem: Problem) -> tuple[Tensor, Tensor, Kept]:
     orders = real_first(problem, look=True)
     problem = moved(problem, orders)
-    kept = _empty_kept(problem.query, problem.key, problem.value, asdict(problem.options))
+    kept = empty_kept(problem.query, problem.key, problem.value, asdict(problem.options))
     whole, others = _exact_rows(problem)
     if whole is None:
         out, lse = _approximate(problem, kept)
@@ -126,7 +112,7 @@ def _approximate(problem: Problem, kept: Kept) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp of a call; fills in what it chose."""
     out, lse = empty_output(problem.query, problem.value)
     kept.chosen[..., -1] = False
-    choice = kept.of(problem)
+    choice = _Choice.of(problem, kept)
     first, *others = passes(problem)
     _attend(first, out, lse, choice)
     for one in filter(None, map(_tail, others)):
@@ -227,7 +213,7 @@ def _differentiate_approximation(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     grads = empty_gradients(problem.query, problem.key, problem.value)
-    choice = kept.of(problem)
+    choice = _Choice.of(problem, kept)
     first, *others = passes(problem)
     _differentiate(first, results, choice, grads)
     for one in filter(None, map(_tail, others)):
@@ -288,14 +274,5 @@ def _whole(part: Part, results: _Results) -> Whole:
     return Whole(out, as_rows(lse, part, float("inf")), grad_out, grad_lse, delta)
 
 
-def _empty_kept(query: Tensor, key: Tensor, _value: Tensor, options: Mapping[str, Any]) -> Kept:
-    blocks_x, blocks_y = (block_count(x.shape[-2], options["block_size"]) for x in (query, key))
-    heads = query.shape[:2]
-    return Kept(
-        query.new_empty(*heads, blocks_x * blocks_y + 1, dtype=torch.bool),
-        query.new_empty(*heads, options["salient_keys"], dtype=torch.int64),
-    )
-
-
-operators = OperatorPair("eager", _forward, _backward, Kept, _empty_kept)
+operators = OperatorPair("eager", _forward, _backward, Kept, empty_kept)
 attend = operators.attend
