@@ -2,6 +2,7 @@
 # make bench  set up .venv, measure what takes less than ten minutes, and write report/
 # make bench-full  the same with every length and budget
 # make test   set up .venv, lint, check types, run the tests
+# make wheel  build a wheel for this platform in dist/, with the compiled attention, and its sources
 # make test-oldest  the tests with the oldest versions of other libraries that are accepted
 # make clean  remove .venv, .venv-oldest and everything that was built
 
@@ -15,14 +16,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := constraints.txt
 INSTALL := $(PIP) install -c $(CONSTRAINTS) --no-build-isolation
-SETUP := pyproject.toml $(CONSTRAINTS)
+SETUP := pyproject.toml setup.py $(wildcard ops/native/source/*) $(CONSTRAINTS)
 MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu \
 	--benchmark-json report/results.json
 # Compiled, and then interpreted: on a core of their own beside all other tests.
 KERNELS := { $(BIN)/python -m pytest tests/kernels && \
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels; }
 
-.PHONY: demo bench bench-full test test-oldest clean
+.PHONY: demo bench bench-full test test-oldest wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mra compare
@@ -49,8 +50,12 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider \
 		--ignore=tests/kernels --ignore=tests/benchmarks
 
+wheel: $(VENV)/.test
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	rm -rf build
+
 clean:
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info ops/native/libmra.so
 
 # torch comes first and alone, in the exact version: a package that accepts any torch, asked for
 # first, would fetch gigabytes that the next step throws away.
@@ -73,9 +78,10 @@ $(VENV)/.test: $(VENV)/.base
 	touch $@
 
 # mypy can't follow the package-dir mapping of pyproject.toml in the source tree, so it checks a
-# plain installation, made anew each time: setuptools would keep deleted modules in build/.
+# plain installation, made anew each time: setuptools would keep deleted modules in build/. It needs
+# no compiled code.
 .PHONY: $(VENV)/typecheck
 $(VENV)/typecheck: $(VENV)/.test
 	rm -rf build $@
-	$(PIP) install --quiet --no-deps --no-build-isolation --target $@ .
+	MRA_NATIVE=0 $(PIP) install --quiet --no-deps --no-build-isolation --target $@ .
 	rm -rf build

@@ -109,8 +109,9 @@ def mra_attention(
         scale: factor of the scores, 1/sqrt(D) by default.
         return_lse: also return each query's log-sum-exp.
         impl: ``"reference"`` (dense, quadratic memory, the oracle), ``"eager"`` (PyTorch, any
-            device), ``"triton"`` (kernels for NVIDIA GPUs), or ``"auto"``: ``"triton"`` for CUDA
-            tensors that it serves, otherwise ``"eager"``.
+            device), ``"native"`` (compiled for CPUs, if it was when this package was built),
+            ``"triton"`` (kernels for NVIDIA GPUs), or ``"auto"``: ``"triton"`` for CUDA tensors and
+            ``"native"`` on a CPU where they serve, otherwise ``"eager"``.
 
     Returns:
         Output [B, H, Nq, Dv] in the inputs' type; 0 at queries that the query mask calls padding,

@@ -12,12 +12,13 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from . import eager, reference, triton
+from . import eager, native, reference, triton
 from .eager.operators import attend as attend_eagerly
+from .native.operators import attend as attend_by_native
 from .options import MRAOptions
 from .triton.operators import attend as attend_by_triton
 
-ImplementationName = Literal["auto", "reference", "eager", "triton"]
+ImplementationName = Literal["auto", "reference", "eager", "triton", "native"]
 
 
 def _serves_any_call(*_: object) -> None:
@@ -78,6 +79,14 @@ IMPLEMENTATIONS = (
         attend_by_triton,
         triton.why_unsupported,
         automatic_on=frozenset({"cuda"}),
+    ),
+    Implementation(
+        "native",
+        native.SERVES,
+        attend_by_native,
+        native.why_unsupported,
+        automatic_on=frozenset({"cpu"}),
+        exact_by_pytorch=True,
     ),
     Implementation("eager", eager.SERVES, attend_eagerly, exact_by_pytorch=True),
     Implementation(

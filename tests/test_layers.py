@@ -50,11 +50,13 @@ OWNERS = {
 
 # Rooms of ops that compute an attention. They share what else is in ops, and don't know each other
 # or the face.
-ATTENTIONS = {"reference", "exact", "eager", "triton", "nystrom", "local_attention", "ema"}
+ATTENTIONS = {
+    *("reference", "exact", "eager", "triton", "native", "nystrom", "local_attention", "ema"),
+}
 FACE = {"__init__", "api", "implementations"}
 SHARED = {
     *("options", "presets", "checks", "problem", "blocks", "parts", "plan", "softmax"),
-    *("operator_pair", "real_tokens", "unknown"),
+    *("operator_pair", "real_tokens", "unknown", "kept"),
 }
 
 

@@ -14,7 +14,7 @@ def info() -> None:
     """Lists versions, devices, and every attention with where it comes from.
 
     An attention that failed to load, or can't run here, is listed with the reason. Below stand the
-    presets of mra.
+    presets of mra, and whether its compiled implementation for CPUs serves or why not.
 
     Example: `mra info`
     """
@@ -29,6 +29,7 @@ def info() -> None:
     screen.print(facts, "")
     screen.print(_attentions(), "")
     screen.print(f"presets of mra: {_presets()}")
+    screen.print(printable(f"native implementation of mra: {_native()}"))
 
 
 def _presets() -> str:
@@ -40,6 +41,15 @@ def _presets() -> str:
         changed = [f"{one}={getattr(options, one)}" for one in options.unknown_to(frozenset())]
         spelled.append(f"{name} ({', '.join(changed)})" if changed else f"{name} (the defaults)")
     return ", ".join(spelled)
+
+
+def _native() -> str:
+    """Which kernels it has for this processor, or why it doesn't serve."""
+    from mra_plugin.ops.native import library
+
+    if library.why_missing:
+        return f"{library.why_missing}; eager serves"
+    return f"kernels for {library.target()}"
 
 
 def _attentions() -> Table:

@@ -1,0 +1,72 @@
+// What Python calls, and which kernels it gets.
+#include <cstring>
+
+#include "scheduling.h"
+
+// Which there are is up to the build; see setup.py.
+namespace mra {
+namespace portable {
+extern const KernelSets kSets;
+}
+#ifdef MRA_HAS_X86_TARGETS
+namespace avx2 {
+extern const KernelSets kSets;
+}
+namespace avx512 {
+extern const KernelSets kSets;
+}
+#endif
+
+namespace {
+
+struct Target {
+  const char* name;
+  const KernelSets* sets;
+  bool (*runs_here)();
+};
+
+// The best that a processor can run comes first.
+const Target kTargets[] = {
+#ifdef MRA_HAS_X86_TARGETS
+    {"avx512", &avx512::kSets,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+              __builtin_cpu_supports("fma");
+     }},
+    {"avx2", &avx2::kSets,
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#endif
+    {"portable", &portable::kSets, [] { return true; }},
+};
+
+const Target* find(const char* name) {
+  for (const Target& one : kTargets) {
+    if (one.runs_here() && (!*name || !std::strcmp(one.name, name))) return &one;
+  }
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace mra
+
+#define MRA_EXPORT extern "C" __attribute__((visibility("default")))
+
+MRA_EXPORT int64_t mra_interface() { return mra::kInterface; }
+
+// The name of the kernels that a call gets that asks for `name`, or for "", which means the best;
+// null if they can't run here.
+MRA_EXPORT const char* mra_target(const char* name) {
+  const mra::Target* found = mra::find(name);
+  return found ? found->name : nullptr;
+}
+
+// 0 if all went well, 1 if there is no memory, 2 if the kernels can't run here.
+MRA_EXPORT int64_t mra_run(const mra::Call* call, int64_t backward, const char* target,
+                           int64_t threads, mra::ParallelFor parallel_for) {
+  const mra::Target* found = mra::find(target);
+  if (!found) return 2;
+  const mra::KernelSets& sets = *found->sets;
+  const mra::Kernels& kernels = call->type == mra::kFloat64 ? sets.wide : sets.narrow;
+  return mra::run(*call, backward != 0, kernels, threads, parallel_for) ? 0 : 1;
+}
