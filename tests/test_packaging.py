@@ -3,6 +3,7 @@
 import configparser
 import email.message
 import email.parser
+import os
 import shutil
 import subprocess
 import sys
@@ -22,25 +23,33 @@ MACOS = {"sys_platform": "darwin", "platform_machine": "arm64", "extra": ""}
 WINDOWS = {"sys_platform": "win32", "platform_machine": "AMD64", "extra": ""}
 
 
+LIBRARY = "mra_plugin/ops/native/libmra.so"
+COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+
+
 def installed_sources() -> dict[str, Path]:
     """Every file of the source tree that users should get, by its installed path."""
     return {
         f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}": path
         for package, folder in PACKAGE_DIRS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and path.suffix not in (".cpp", ".h", ".so")
     }
+
+
+def copy_of_the_tree(to: Path) -> Path:
+    """What a checkout has, without what was built there."""
+    left_out = (".*", "__pycache__", "build", "dist", "*.egg-info", "*.so")
+    return Path(shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*left_out)))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel, made from the sdist of a copy of the tree, so that the tree stays as it is."""
     tmp = tmp_path_factory.mktemp("wheel")
-    source = shutil.copytree(
-        ROOT,
-        tmp / "source",
-        ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info"),
-    )
+    source = copy_of_the_tree(tmp / "source")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp), str(source)]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
@@ -76,10 +85,19 @@ def test_every_folder_with_code_is_a_listed_package() -> None:
 def test_wheel_holds_the_sources_and_nothing_else(wheel: zipfile.ZipFile, dist_info: str) -> None:
     sources = installed_sources()
     found = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
+    found -= {LIBRARY}
     assert found == set(sources)
     assert {"mra_plugin/py.typed", "mra_plugin/ops/__init__.py"} <= found
     for name in found:
         assert wheel.read(name) == sources[name].read_bytes(), name
+
+
+def test_wheel_holds_the_compiled_library_for_every_python(wheel: zipfile.ZipFile) -> None:
+    tag = Path(str(wheel.filename)).stem.split("-", 2)[2]
+    assert tag.startswith("py3-none-")
+    if COMPILER:
+        assert LIBRARY in wheel.namelist()
+        assert not tag.endswith("-any")
 
 
 def test_wheel_carries_the_license(wheel: zipfile.ZipFile, dist_info: str) -> None:
@@ -153,3 +171,50 @@ def test_unpacked_wheel_imports_without_top_level_litter(
         tmp_path / "mra_plugin" / "ops",
         tmp_path / "mra_plugin" / "registry",
     ]
+
+
+ATTEND = (
+    "import sys; sys.path.insert(0, {path!r})\n"
+    "import torch\n"
+    "from mra_plugin.ops import mra_attention\n"
+    "from mra_plugin.ops.native import library\n"
+    "x = torch.randn(1, 2, 300, 16)\n"
+    "torch.testing.assert_close(mra_attention(x, x, x), mra_attention(x, x, x, impl='reference'))\n"
+    "print(library.__file__)\n"
+    "print(library.why_missing or library.target())\n"
+)
+
+
+def attend(path: Path) -> list[str]:
+    """What a process says that finds the package there, and neither a compiler nor this tree."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ATTEND.format(path=str(path))],
+        capture_output=True,
+        text=True,
+        cwd=path,
+        env={"PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler")
+def test_unpacked_wheel_needs_no_compiler(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    file, target = attend(tmp_path)
+    assert Path(file).is_relative_to(tmp_path)
+    assert target in ("avx512", "avx2", "portable")
+
+
+def test_it_installs_without_a_compiler_and_says_so(tmp_path: Path) -> None:
+    source = copy_of_the_tree(tmp_path / "source")
+    command = ("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
+    built = subprocess.run(
+        [sys.executable, "-m", *command, str(tmp_path / "installed"), str(source)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CC": "no-compiler", "CXX": "no-compiler"},
+    )
+    assert built.returncode == 0, built.stderr
+    _, said = attend(tmp_path / "installed")
+    assert said == "mra-plugin was installed without a C++ compiler (GCC or Clang)"

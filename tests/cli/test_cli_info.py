@@ -50,6 +50,19 @@ def test_info_lists_versions_devices_and_backends_even_a_broken_one(tmp_path: Pa
     assert "RuntimeError: out of order" in lines["broken"]
 
 
+def test_info_says_whether_the_compiled_attention_serves_or_why_not(
+    mra: Mra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mra_plugin.ops.native import library
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(library, "why_missing", "")
+    monkeypatch.setattr(library, "target", lambda: "abacus")
+    assert "native implementation of mra: kernels for abacus\n" in mra("info").stdout
+    monkeypatch.setattr(library, "why_missing", "nobody compiled it")
+    assert "of mra: nobody compiled it; eager serves\n" in mra("info").stdout
+
+
 def test_info_says_what_is_not_installed(mra: Mra, monkeypatch: pytest.MonkeyPatch) -> None:
     def installed(package: str) -> str:
         if package == "xformers":

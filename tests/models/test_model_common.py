@@ -39,7 +39,8 @@ def run(model: nn.Module, head: str, **extra: object) -> tuple[object, ...]:
     return model(**inputs_of(head), **extra, return_dict=False)
 
 
-def assert_same(one: object, other: object, atol: float = 0.0) -> None:
+# A product of PyTorch's may depend in the last bit on where its weights lie in memory.
+def assert_same(one: object, other: object, atol: float = 1e-6) -> None:
     if isinstance(one, torch.Tensor):
         torch.testing.assert_close(one, other, atol=atol, rtol=atol)
     else:

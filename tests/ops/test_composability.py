@@ -1,29 +1,35 @@
-"""The eager implementation under autocast, checkpointing, compilation and export."""
+"""The operators under autocast, checkpointing, compilation and export."""
 
 from typing import Any
 
 import pytest
 import torch
+from helpers.agreement import HERE
 from helpers.attention_calls import padding_mask, random_inputs, relative_error, run
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from mra_plugin.ops import MRAOptions, mra_attention
-from mra_plugin.ops.eager import operators as eager
+from mra_plugin.ops.eager.operators import operators as eager_operators
+from mra_plugin.ops.native.operators import operators as native_operators
 from mra_plugin.ops.operator_pair import arguments
 
-OPTIONS = {"block_size": 16, "block_per_row": 2, "impl": "eager"}
+OPTIONS = {"block_size": 16, "block_per_row": 2}
+IMPLS = pytest.mark.parametrize("impl", HERE)
+OPERATORS = {"eager": eager_operators, "native": native_operators}
 CLOSE = {"coarse_key_size": 4, "salient_keys": 5, "block_score": "mass", "selection": "per_row"}
 
 
-def test_autocast_is_a_cast_of_the_inputs() -> None:
+@IMPLS
+def test_autocast_is_a_cast_of_the_inputs(impl: str) -> None:
+    options = {**OPTIONS, "impl": impl}
     inputs = random_inputs(1, 2, 100, dtype=torch.float32)
-    expected = run(tuple(x.bfloat16() for x in inputs), **OPTIONS)
+    expected = run(tuple(x.bfloat16() for x in inputs), **options)
     leaves = [x.clone().requires_grad_() for x in inputs]
     with torch.autocast("cpu", torch.bfloat16):
-        out, lse = mra_attention(*leaves, **OPTIONS, return_lse=True)
-        reference = mra_attention(*inputs, **{**OPTIONS, "impl": "reference"})
+        out, lse = mra_attention(*leaves, **options, return_lse=True)
+        reference = mra_attention(*inputs, **{**options, "impl": "reference"})
     assert out.dtype == reference.dtype == torch.bfloat16
     assert lse.dtype == torch.float32
     assert torch.equal(out, expected[0])
@@ -31,15 +37,17 @@ def test_autocast_is_a_cast_of_the_inputs() -> None:
     assert relative_error(reference, out) < 8e-3
 
 
-def test_backward_inside_autocast_keeps_its_precision() -> None:
+@IMPLS
+def test_backward_inside_autocast_keeps_its_precision(impl: str) -> None:
+    options = {**OPTIONS, "impl": impl}
     inputs = random_inputs(1, 2, 100)
-    expected = run(inputs, **OPTIONS)
+    expected = run(inputs, **options)
     leaves = [x.clone().requires_grad_() for x in inputs]
     with torch.autocast("cpu", torch.bfloat16):
-        out = mra_attention(*leaves, **OPTIONS)
+        out = mra_attention(*leaves, **options)
         (out.double() ** 2).sum().backward()
     again = [x.clone().requires_grad_() for x in inputs]
-    (mra_attention(*again, **OPTIONS) ** 2).sum().backward()
+    (mra_attention(*again, **options) ** 2).sum().backward()
     assert out.dtype == torch.float64
     assert torch.equal(out, expected[0])
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(leaves, again, strict=True))
@@ -47,14 +55,16 @@ def test_backward_inside_autocast_keeps_its_precision() -> None:
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @pytest.mark.parametrize("options", [{}, CLOSE])
-def test_checkpointing(use_reentrant: bool, options: dict[str, Any]) -> None:
+@IMPLS
+def test_checkpointing(impl: str, use_reentrant: bool, options: dict[str, Any]) -> None:
     inputs = random_inputs(1, 2, 100)
+    options = {**OPTIONS, **options, "impl": impl}
     plain = [x.clone().requires_grad_() for x in inputs]
-    mra_attention(*plain, **OPTIONS, **options).square().sum().backward()
+    mra_attention(*plain, **options).square().sum().backward()
     leaves = [x.clone().requires_grad_() for x in inputs]
 
     def attend(*tensors: Tensor) -> Tensor:
-        return mra_attention(*tensors, **OPTIONS, **options)
+        return mra_attention(*tensors, **options)
 
     checkpoint(attend, *leaves, use_reentrant=use_reentrant).square().sum().backward()
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(leaves, plain, strict=True))
@@ -70,17 +80,19 @@ def test_checkpointing(use_reentrant: bool, options: dict[str, Any]) -> None:
         {**CLOSE, "mask": True, "exact_up_to": 20},
     ],
 )
-def test_operators_are_well_behaved(options: dict[str, Any]) -> None:
+@IMPLS
+def test_operators_are_well_behaved(impl: str, options: dict[str, Any]) -> None:
+    operators = OPERATORS[impl]
     query, key, value = (x.requires_grad_() for x in random_inputs(2, 2, 50, 41))
     options = dict(options)
     mask = padding_mask([41, 17], 41) if options.pop("mask", False) else None
     inputs = (query, key, value, mask, None)
     settings = arguments(MRAOptions(block_size=8, block_per_row=2, **options), 0.3)
-    torch.library.opcheck(eager.operators.forward, (*inputs, *settings))
-    results = [x.detach() for x in eager.operators.forward(*inputs, *settings)]
+    torch.library.opcheck(operators.forward, (*inputs, *settings))
+    results = [x.detach() for x in operators.forward(*inputs, *settings)]
     saved = [None if x is None else x.detach() for x in inputs]
     grad_out = torch.randn_like(results[0])
-    torch.library.opcheck(eager.operators.backward, (grad_out, None, *results, *saved, *settings))
+    torch.library.opcheck(operators.backward, (grad_out, None, *results, *saved, *settings))
 
 
 def loss_and_gradients(
@@ -96,10 +108,15 @@ def loss_and_gradients(
 @pytest.mark.parametrize(
     ("masked", "options"), [(False, {}), (True, {}), (True, {**CLOSE, "exact_up_to": 60})]
 )
-def test_compiles_whole_and_once_for_every_length(masked: bool, options: dict[str, Any]) -> None:
+@IMPLS
+def test_compiles_whole_and_once_for_every_length(
+    impl: str, masked: bool, options: dict[str, Any]
+) -> None:
+    options = {**OPTIONS, **options, "impl": impl}
+
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         # Work around the attention, so that there is something to fuse.
-        return 2 * mra_attention(query + 1, key, value, mask, **OPTIONS, **options)
+        return 2 * mra_attention(query + 1, key, value, mask, **options)
 
     torch.compiler.reset()
     compiled = torch.compile(attend, fullgraph=True, dynamic=True)
@@ -146,9 +163,12 @@ class Attend(torch.nn.Module):
 # Below that of the budget, where a call outside of a program takes exact attention, and above.
 @pytest.mark.parametrize("example", [20, 100])
 @pytest.mark.parametrize("options", [{}, {**CLOSE, "exact_up_to": 20}])
-def test_an_exported_program_takes_any_length(example: int, options: dict[str, Any]) -> None:
+@IMPLS
+def test_an_exported_program_takes_any_length(
+    impl: str, example: int, options: dict[str, Any]
+) -> None:
     tokens = torch.export.Dim("tokens", min=2, max=4096)
-    attend = Attend(**options)
+    attend = Attend(**options, impl=impl)
     exported = torch.export.export(
         attend, random_inputs(1, 2, example), dynamic_shapes=({2: tokens},) * 3
     )
@@ -178,7 +198,8 @@ def test_types_may_differ_under_autocast_alone() -> None:
 
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vjp])
-def test_transforms_are_refused_in_words(transform: Any) -> None:
+@IMPLS
+def test_transforms_are_refused_in_words(impl: str, transform: Any) -> None:
     query, key, value = random_inputs(1, 2, 50)
 
     def total(query: Tensor, impl: str) -> Tensor:
@@ -190,9 +211,9 @@ def test_transforms_are_refused_in_words(transform: Any) -> None:
         return torch.func.grad(total)(query, impl)
 
     with pytest.raises(NotImplementedError, match=r'query is inside .*impl="reference" does'):
-        run_transform("eager")
+        run_transform(impl)
     leaf = query.clone().requires_grad_()
-    total(leaf, "eager").backward()
+    total(leaf, impl).backward()
     torch.testing.assert_close(run_transform("reference"), leaf.grad)
 
 
@@ -206,7 +227,7 @@ def forward_derivative(attend: Any, inputs: tuple[Tensor, ...], *, dual: bool) -
 
 
 @pytest.mark.parametrize("dual", [False, True])
-@pytest.mark.parametrize("impl", ["auto", "eager"])
+@pytest.mark.parametrize("impl", ["auto", *HERE])
 def test_forward_mode_is_refused_not_zero(impl: str, dual: bool) -> None:
     inputs = random_inputs(1, 2, 100)
 

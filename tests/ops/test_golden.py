@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.agreement import HERE
 from helpers.attention_calls import relative_error
 
 from mra_plugin.ops import mra_attention
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 # The original adds 1e-6 to its pools and rounds its softmax shift, which bounds the agreement.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("impl", ["reference", "eager"])
+@pytest.mark.parametrize("impl", ["reference", *HERE])
 @pytest.mark.parametrize("name", NAMES)
 def test_golden(name: str, impl: str, dtype: torch.dtype) -> None:
     with np.load(GOLDEN / f"{name}.npz") as file:

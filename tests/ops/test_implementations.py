@@ -24,10 +24,13 @@ from mra_plugin.ops.options import MRAOptionValues
 OPTIONS = {field.name for field in fields(MRAOptions)}
 # Rows that run nowhere on a plain CPU have tests of their own.
 TESTED_ELSEWHERE = {"triton": "tests/kernels"}
+# Rows that need a compiler where this package is installed; tests/ops/test_native.py asks for it.
+COMPILED = {"native"}
 
 
 def test_every_row_is_held_against_the_reference() -> None:
-    assert {"reference", *HERE, *TESTED_ELSEWHERE} == {one.name for one in IMPLEMENTATIONS}
+    tested = {"reference", *HERE, *TESTED_ELSEWHERE, *COMPILED}
+    assert tested == {one.name for one in IMPLEMENTATIONS}
     assert set(ImplementationName.__args__) == {"auto", *(one.name for one in IMPLEMENTATIONS)}
 
 
@@ -93,7 +96,7 @@ def test_every_list_of_options_is_that_of_the_dataclass() -> None:
         assert row.serves <= OPTIONS, row.name
     assert relative.SERVES <= OPTIONS
     for direction in ("forward", "backward"):
-        for name in ("eager", "triton"):  # the reference is none
+        for name in ("eager", "triton", "native"):  # the reference is none
             operator = getattr(torch.ops.mra_plugin, f"{name}_{direction}").default
             taken = [argument.name for argument in operator._schema.arguments]
             own = [field.name for field in fields(MRAOptions)]
@@ -150,7 +153,7 @@ def test_nor_with_relative_positions() -> None:
 def test_nor_is_it_taken_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would fail at the first call fails when it is chosen."""
     options = WithPretended(pretended=1)
-    for impl in ("auto", "eager", "triton", "reference"):
+    for impl in ("auto", *(one.name for one in IMPLEMENTATIONS)):
         with pytest.raises(ValueError, match=f'impl="{impl}" does not know pretended'):
             implementations.check_known(impl, options)
     with pytest.raises(ValueError, match="relative positions does not know pretended"):
@@ -209,7 +212,8 @@ def first_call_in_a_trace(impl: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("impl", ["auto", "reference", *HERE])
+# "auto" is what comes first of those here.
+@pytest.mark.parametrize("impl", ["auto", "reference", "eager"])
 def test_the_first_call_of_a_process_may_be_traced(impl: str) -> None:
     first_call_in_a_trace(impl)
 
