@@ -21,6 +21,7 @@ from mra_plugin.ops.triton.fine_backward import (
 from mra_plugin.ops.triton.fine_forward import launch_forward
 from mra_plugin.ops.triton.kept import MeansWithValues
 from mra_plugin.ops.triton.pooling import pool_blocks
+from mra_plugin.ops.triton.salient import salient_gradients
 
 
 class Stages:
@@ -61,7 +62,8 @@ class Stages:
     def attend(self) -> tuple[Tensor, Tensor]:
         """Attention over the chosen blocks, started from the coarse scale's."""
         out, lse = empty_output(self.problem.query, self.problem.value)
-        launch_forward(self.problem, self.chosen, self.coarse_out, self.coarse_lse, out, lse)
+        known = (self.problem, self.chosen, self.means.salient)
+        launch_forward(*known, self.coarse_out, self.coarse_lse, out, lse)
         return out, lse
 
     def share(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,7 +87,10 @@ class Stages:
     def differentiate_keys(self) -> tuple[Tensor, Tensor]:
         """Those of keys and values."""
         grads = torch.empty_like(self.problem.key), torch.empty_like(self.problem.value)
-        launch_key_value_gradients(*self._known(), (self.pulled, self.pulled), grads)
+        known = self._known()
+        launch_key_value_gradients(
+            *known, (self.pulled, self.pulled), salient_gradients(*known), grads
+        )
         return grads
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,8 +98,9 @@ class Stages:
         known = (self.problem, self.coarse_lse, self.out, self.lse)
         return launch_sums(*known, self.cotangent, None)
 
-    def _known(self) -> tuple[Problem, Tensor, Tensor, Tensor, Tensor]:
-        return self.problem, self.chosen, self.lse, self.delta, self.cotangent
+    def _known(self) -> tuple[Problem, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        found = (self.lse, self.delta, self.cotangent)
+        return self.problem, self.chosen, self.means.salient, *found
 
 
 def seconds_of_stages(stages: Stages, direction: Direction, runs: int) -> dict[str, float]:
