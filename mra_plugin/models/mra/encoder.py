@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, initialization
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithCrossAttentions
 
-from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA, attention_for
-from mra_plugin.models.calls import as_asked, check_inputs, padding_mask
-from mra_plugin.models.post_norm import Encoder, Layer, default_positions
+from mra_plugin.adapters.transformers.config_attention import MRA, attention_for
+from mra_plugin.models.post_norm import Encoder, Layer
+from mra_plugin.models.post_norm_models import PostNormModel, PostNormPreTrainedModel
 
 from .attention import MraSelfAttention
 from .configuration import MraConfig
@@ -25,32 +23,19 @@ class MraLayer(Layer):
         super().__init__(config, MraSelfAttention(config))
 
 
-class MraPreTrainedModel(PreTrainedModel):
+class MraPreTrainedModel(PostNormPreTrainedModel):
     """What all MRA models share: loading, saving, initialisation."""
 
     config: MraConfig
     config_class = MraConfig
     base_model_prefix = "mra"
-    supports_gradient_checkpointing = True
+    _own_attention = "MRA"
     _no_split_modules = ["MraEmbeddings", "MraLayer"]  # noqa: RUF012
-    # Lets mra_plugin.patch in; transformers' own attention stays out, see below.
-    _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, MraEmbeddings):
-            initialization.copy_(
-                module.position_ids, default_positions(module.position_ids.shape[1])
-            )
 
     def get_correct_attn_implementation(
         self, requested_attention: str | None, *args: Any, **kwargs: Any
     ) -> str:
-        """Answers transformers, which asks whether this model can have an attention.
-
-        Without a request, or with ``"eager"``, it is MRA attention by the fields of the config;
-        so it is with ``"mra"``, except for what ``config.mra`` holds.
+        """As all models of its kind; what ``config.mra`` holds is checked whatever is asked for.
 
         Raises:
             TypeError: a parameter in ``config.mra`` has the wrong type.
@@ -59,18 +44,10 @@ class MraPreTrainedModel(PreTrainedModel):
         if getattr(self.config, "mra", None) is not None:
             attention_for(self.config, MRA)  # refuses wrong parameters
             self.config.check_attention(MRA, self.config.mra)
-        if requested_attention in (None, "eager"):
-            return "eager"
-        if requested_attention in IMPLEMENTATIONS:
-            return super().get_correct_attn_implementation(requested_attention, *args, **kwargs)
-        raise ValueError(
-            f"{type(self).__name__} has MRA attention, by the fields of its config; "
-            f"attn_implementation={requested_attention!r} is not one of its own (None, "
-            f'"eager" or "mra"). mra_plugin.patch(model, attention=...) puts in another one.'
-        )
+        return super().get_correct_attn_implementation(requested_attention, *args, **kwargs)
 
 
-class MraModel(MraPreTrainedModel):
+class MraModel(MraPreTrainedModel, PostNormModel):
     """The encoder without a head."""
 
     def __init__(self, config: MraConfig) -> None:
@@ -79,13 +56,13 @@ class MraModel(MraPreTrainedModel):
         self.encoder = Encoder(config, (MraLayer(config) for _ in range(config.num_hidden_layers)))
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The word table."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the word table."""
-        self.embeddings.word_embeddings = value  # type: ignore[assignment]
+    def _check_length(self, length: int) -> None:
+        config = self.config
+        if config.position_embedding_type != "absolute" and length > config.max_position_embeddings:
+            raise ValueError(
+                f"the input has {length} tokens, and the table of distances reaches "
+                f"{config.max_position_embeddings} (max_position_embeddings)"
+            )
 
     def forward(
         self,
@@ -125,31 +102,17 @@ class MraModel(MraPreTrainedModel):
             ValueError: both or none of ``input_ids`` and ``inputs_embeds`` are given, the input
                 is longer than the position table, or a shape does not fit.
         """
-        config = self.config
-        if output_attentions is None:
-            output_attentions = config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        batch, length = check_inputs(input_ids, inputs_embeds)
-        if input_ids is not None:
-            self.warn_if_padding_and_no_attention_mask(  # type: ignore[no-untyped-call]
-                input_ids, attention_mask
-            )
-        if config.position_embedding_type != "absolute" and length > config.max_position_embeddings:
-            raise ValueError(
-                f"the input has {length} tokens, and the table of distances reaches "
-                f"{config.max_position_embeddings} (max_position_embeddings)"
-            )
-        padding = padding_mask(attention_mask, batch, length)
-        hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
-        output: BaseModelOutputWithCrossAttentions = self.encoder(
-            hidden_states,
-            padding,
-            bool(output_attentions),
-            bool(output_hidden_states),
-            _every_layer(head_mask, config),
+        return self._encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            return_dict,
+            _every_layer(head_mask, self.config),
         )
-        return as_asked(output, config, return_dict)  # type: ignore[no-any-return]
 
 
 def _every_layer(head_mask: Tensor | None, config: MraConfig) -> Tensor | None:

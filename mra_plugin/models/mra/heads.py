@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import initialization
+from torch import Tensor
 from transformers.modeling_outputs import (
     MaskedLMOutput,
     MultipleChoiceModelOutput,
@@ -15,47 +13,26 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
-from mra_plugin.models.calls import as_asked, check_inputs, check_span, merge_choices
-from mra_plugin.models.head_parts import (
-    ClassificationHead,
-    MaskedLMHead,
-    WordPrediction,
-    label_count,
+from mra_plugin.models.calls import check_inputs, check_span, merge_choices
+from mra_plugin.models.heads import (
+    MaskedLM,
+    MultipleChoice,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
 )
-from mra_plugin.models.losses import choice_loss, sequence_loss, span_loss, token_loss
 
-from .configuration import MraConfig
 from .encoder import MraModel, MraPreTrainedModel
 
 
-class MraForMaskedLM(MraPreTrainedModel):
+class MraForMaskedLM(MraPreTrainedModel, MaskedLM):
     """Predicts the words behind mask tokens."""
 
     _tied_weights_keys = {  # noqa: RUF012
         "cls.predictions.decoder.bias": "cls.predictions.bias",
         "cls.predictions.decoder.weight": "mra.embeddings.word_embeddings.weight",
     }
-
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__(config)
-        self.mra = MraModel(config)
-        self.cls = MaskedLMHead(config)
-        self.post_init()  # type: ignore[no-untyped-call]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, WordPrediction):
-            initialization.zeros_(module.bias)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The layer that predicts words."""
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replaces the layer that predicts words."""
-        self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
+    encoder_class = MraModel
 
     def forward(
         self,
@@ -80,7 +57,7 @@ class MraForMaskedLM(MraPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, N, vocab]; and where asked for
             ``hidden_states`` and ``attentions``.
         """
-        encoded = self.mra(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -91,24 +68,13 @@ class MraForMaskedLM(MraPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        logits = self.cls(encoded.last_hidden_state)
-        output = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._predict(encoded, labels, return_dict)
 
 
-class MraForSequenceClassification(MraPreTrainedModel):
+class MraForSequenceClassification(MraPreTrainedModel, SequenceClassification):
     """Classifies, labels or rates whole sequences, ``config.num_labels`` wide."""
 
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__(config)
-        self.mra = MraModel(config)
-        self.classifier = ClassificationHead(config)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MraModel
 
     def forward(
         self,
@@ -133,7 +99,7 @@ class MraForSequenceClassification(MraPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, labels]; and where asked for
             ``hidden_states`` and ``attentions``.
         """
-        encoded = self.mra(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -144,28 +110,13 @@ class MraForSequenceClassification(MraPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(encoded.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = sequence_loss(logits, labels, self.config.problem_type)
-        output = SequenceClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._classify(encoded, labels, return_dict)
 
 
-class MraForMultipleChoice(MraPreTrainedModel):
+class MraForMultipleChoice(MraPreTrainedModel, MultipleChoice):
     """Says which of several sequences fits."""
 
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__(config)
-        self.mra = MraModel(config)
-        self.pre_classifier = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, 1)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MraModel
 
     def forward(
         self,
@@ -193,7 +144,7 @@ class MraForMultipleChoice(MraPreTrainedModel):
             ``hidden_states`` and ``attentions`` of all choices, with a batch of B * choices.
         """
         batch, choices, _ = check_inputs(input_ids, inputs_embeds, choices=True)
-        encoded = self.mra(
+        encoded = self.base_model(
             merge_choices(input_ids),
             merge_choices(attention_mask),
             merge_choices(token_type_ids),
@@ -204,26 +155,13 @@ class MraForMultipleChoice(MraPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        first = torch.relu(self.pre_classifier(encoded.last_hidden_state[:, 0]))
-        logits = self.classifier(first).view(batch, choices)
-        output = MultipleChoiceModelOutput(
-            loss=None if labels is None else choice_loss(logits, labels),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._choose(encoded, (batch, choices), labels, return_dict)
 
 
-class MraForTokenClassification(MraPreTrainedModel):
+class MraForTokenClassification(MraPreTrainedModel, TokenClassification):
     """Classifies every token, ``config.num_labels`` wide."""
 
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__(config)
-        self.mra = MraModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, label_count(config))
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MraModel
 
     def forward(
         self,
@@ -248,7 +186,7 @@ class MraForTokenClassification(MraPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, N, labels]; and where asked
             for ``hidden_states`` and ``attentions``.
         """
-        encoded = self.mra(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -259,24 +197,13 @@ class MraForTokenClassification(MraPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(self.dropout(encoded.last_hidden_state))
-        output = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._classify(encoded, labels, return_dict, attention_mask)
 
 
-class MraForQuestionAnswering(MraPreTrainedModel):
+class MraForQuestionAnswering(MraPreTrainedModel, QuestionAnswering):
     """Finds the span of tokens that answers a question."""
 
-    def __init__(self, config: MraConfig) -> None:
-        super().__init__(config)
-        self.mra = MraModel(config)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MraModel
 
     def forward(
         self,
@@ -305,7 +232,7 @@ class MraForQuestionAnswering(MraPreTrainedModel):
             [B, N] each; and where asked for ``hidden_states`` and ``attentions``.
         """
         check_span(start_positions, end_positions)
-        encoded = self.mra(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -316,17 +243,4 @@ class MraForQuestionAnswering(MraPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        start_logits, end_logits = (
-            logits.contiguous() for logits in self.qa_outputs(encoded.last_hidden_state).unbind(-1)
-        )
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
-        output = QuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._find(encoded, start_positions, end_positions, return_dict)

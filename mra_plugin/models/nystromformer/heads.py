@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import initialization
+from torch import Tensor
 from transformers.modeling_outputs import (
     MaskedLMOutput,
     MultipleChoiceModelOutput,
@@ -15,47 +13,26 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
-from mra_plugin.models.calls import as_asked, check_inputs, check_span, merge_choices
-from mra_plugin.models.head_parts import (
-    ClassificationHead,
-    MaskedLMHead,
-    WordPrediction,
-    label_count,
+from mra_plugin.models.calls import check_inputs, check_span, merge_choices
+from mra_plugin.models.heads import (
+    MaskedLM,
+    MultipleChoice,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
 )
-from mra_plugin.models.losses import choice_loss, sequence_loss, span_loss, token_loss
 
-from .configuration import NystromformerConfig
 from .encoder import NystromformerModel, NystromformerPreTrainedModel
 
 
-class NystromformerForMaskedLM(NystromformerPreTrainedModel):
+class NystromformerForMaskedLM(NystromformerPreTrainedModel, MaskedLM):
     """Predicts the words behind mask tokens."""
 
     _tied_weights_keys = {  # noqa: RUF012
         "cls.predictions.decoder.bias": "cls.predictions.bias",
         "cls.predictions.decoder.weight": "nystromformer.embeddings.word_embeddings.weight",
     }
-
-    def __init__(self, config: NystromformerConfig) -> None:
-        super().__init__(config)
-        self.nystromformer = NystromformerModel(config)
-        self.cls = MaskedLMHead(config)
-        self.post_init()  # type: ignore[no-untyped-call]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, WordPrediction):
-            initialization.zeros_(module.bias)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The layer that predicts words."""
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replaces the layer that predicts words."""
-        self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
+    encoder_class = NystromformerModel
 
     def forward(
         self,
@@ -79,7 +56,7 @@ class NystromformerForMaskedLM(NystromformerPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, N, vocab]; and where asked for
             ``hidden_states`` and ``attentions``.
         """
-        encoded = self.nystromformer(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -89,24 +66,13 @@ class NystromformerForMaskedLM(NystromformerPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        logits = self.cls(encoded.last_hidden_state)
-        output = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._predict(encoded, labels, return_dict)
 
 
-class NystromformerForSequenceClassification(NystromformerPreTrainedModel):
+class NystromformerForSequenceClassification(NystromformerPreTrainedModel, SequenceClassification):
     """Classifies, labels or rates whole sequences, ``config.num_labels`` wide."""
 
-    def __init__(self, config: NystromformerConfig) -> None:
-        super().__init__(config)
-        self.nystromformer = NystromformerModel(config)
-        self.classifier = ClassificationHead(config)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = NystromformerModel
 
     def forward(
         self,
@@ -130,7 +96,7 @@ class NystromformerForSequenceClassification(NystromformerPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, labels]; and where asked for
             ``hidden_states`` and ``attentions``.
         """
-        encoded = self.nystromformer(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -140,28 +106,13 @@ class NystromformerForSequenceClassification(NystromformerPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(encoded.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = sequence_loss(logits, labels, self.config.problem_type)
-        output = SequenceClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._classify(encoded, labels, return_dict)
 
 
-class NystromformerForMultipleChoice(NystromformerPreTrainedModel):
+class NystromformerForMultipleChoice(NystromformerPreTrainedModel, MultipleChoice):
     """Says which of several sequences fits."""
 
-    def __init__(self, config: NystromformerConfig) -> None:
-        super().__init__(config)
-        self.nystromformer = NystromformerModel(config)
-        self.pre_classifier = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, 1)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = NystromformerModel
 
     def forward(
         self,
@@ -188,7 +139,7 @@ class NystromformerForMultipleChoice(NystromformerPreTrainedModel):
             ``hidden_states`` and ``attentions`` of all choices, with a batch of B * choices.
         """
         batch, choices, _ = check_inputs(input_ids, inputs_embeds, choices=True)
-        encoded = self.nystromformer(
+        encoded = self.base_model(
             merge_choices(input_ids),
             merge_choices(attention_mask),
             merge_choices(token_type_ids),
@@ -198,26 +149,13 @@ class NystromformerForMultipleChoice(NystromformerPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        first = torch.relu(self.pre_classifier(encoded.last_hidden_state[:, 0]))
-        logits = self.classifier(first).view(batch, choices)
-        output = MultipleChoiceModelOutput(
-            loss=None if labels is None else choice_loss(logits, labels),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._choose(encoded, (batch, choices), labels, return_dict)
 
 
-class NystromformerForTokenClassification(NystromformerPreTrainedModel):
+class NystromformerForTokenClassification(NystromformerPreTrainedModel, TokenClassification):
     """Classifies every token, ``config.num_labels`` wide."""
 
-    def __init__(self, config: NystromformerConfig) -> None:
-        super().__init__(config)
-        self.nystromformer = NystromformerModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, label_count(config))
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = NystromformerModel
 
     def forward(
         self,
@@ -241,7 +179,7 @@ class NystromformerForTokenClassification(NystromformerPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, N, labels]; and where asked
             for ``hidden_states`` and ``attentions``.
         """
-        encoded = self.nystromformer(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -251,24 +189,13 @@ class NystromformerForTokenClassification(NystromformerPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(self.dropout(encoded.last_hidden_state))
-        output = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._classify(encoded, labels, return_dict)
 
 
-class NystromformerForQuestionAnswering(NystromformerPreTrainedModel):
+class NystromformerForQuestionAnswering(NystromformerPreTrainedModel, QuestionAnswering):
     """Finds the span of tokens that answers a question."""
 
-    def __init__(self, config: NystromformerConfig) -> None:
-        super().__init__(config)
-        self.nystromformer = NystromformerModel(config)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = NystromformerModel
 
     def forward(
         self,
@@ -296,7 +223,7 @@ class NystromformerForQuestionAnswering(NystromformerPreTrainedModel):
             [B, N] each; and where asked for ``hidden_states`` and ``attentions``.
         """
         check_span(start_positions, end_positions)
-        encoded = self.nystromformer(
+        encoded = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -306,17 +233,4 @@ class NystromformerForQuestionAnswering(NystromformerPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        start_logits, end_logits = (
-            logits.contiguous() for logits in self.qa_outputs(encoded.last_hidden_state).unbind(-1)
-        )
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
-        output = QuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._find(encoded, start_positions, end_positions, return_dict)
