@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_tensors(**tensors: Tensor) -> None:
@@ -23,7 +23,7 @@ def check_tensors(**tensors: Tensor) -> None:
                 f"{name} must have 4 dimensions [batch, heads, tokens, channels], "
                 f"got shape {tuple(x.shape)}"
             )
-        if x.dtype not in _FLOATS:
+        if x.dtype not in FLOATS:
             raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
     query, key = tensors["query"], tensors["key"]
     for name, x in tensors.items():
@@ -61,16 +61,20 @@ def check_masks(
     ):
         if mask is None:
             continue
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise TypeError(f"{name} must be a bool tensor, True = a real token, got {kind}")
-        if tuple(mask.shape) != (x.shape[0], x.shape[-2]):
-            raise ValueError(
-                f"{name} must have shape {(x.shape[0], x.shape[-2])} [batch, tokens], "
-                f"got {tuple(mask.shape)}"
-            )
+        check_mask(name, mask, x.shape[0], x.shape[-2])
         if mask.device != x.device:
             raise ValueError(f"{name} must be on the query's device {x.device}, got {mask.device}")
+
+
+def check_mask(name: str, mask: Any, batch: int, length: int) -> None:
+    """Refuses what is no bool tensor [batch, length]."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{name} must be a bool tensor, True = a real token, got {kind}")
+    if tuple(mask.shape) != (batch, length):
+        raise ValueError(
+            f"{name} must have shape {(batch, length)} [batch, tokens], got {tuple(mask.shape)}"
+        )
 
 
 def check_scale(scale: float | None, channels: int) -> float:

@@ -56,7 +56,7 @@ ATTENTIONS = {
 FACE = {"__init__", "api", "implementations"}
 SHARED = {
     *("options", "presets", "checks", "problem", "blocks", "parts", "plan", "softmax"),
-    *("operator_pair", "real_tokens", "unknown", "kept"),
+    *("operator_pair", "real_tokens", "unknown", "kept", "launching"),
 }
 
 

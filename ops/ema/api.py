@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args, overload
 
-import torch
 from torch import Tensor
 
 from ..blocks import accumulation_dtype
-from ..checks import check_integer, check_scale, outside_autocast, refuse_forward_mode
+from ..checks import (
+    FLOATS,
+    check_integer,
+    check_mask,
+    check_scale,
+    outside_autocast,
+    refuse_forward_mode,
+)
 from . import operators, reference
 from .choice import choose
 
 EMAImplementation = Literal["auto", "reference", "scan", "fft", "triton"]
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @overload
@@ -156,7 +161,7 @@ def _check_tensors(x: Tensor, p: Tensor, q: Tensor, gamma: Tensor, bidirectional
 def _check_floats(name: str, tensor: Any, x: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in FLOATS:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
     if tensor.device != x.device:
         raise ValueError(f"{name} must be on the device {x.device} of x, got {tensor.device}")
@@ -165,13 +170,7 @@ def _check_floats(name: str, tensor: Any, x: Tensor) -> None:
 def _check_mask(x: Tensor, mask: Tensor | None) -> None:
     if mask is None:
         return
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask must be a bool tensor, True = a real token, got {kind}")
-    if mask.shape != x.shape[:2]:
-        raise ValueError(
-            f"mask must have shape {tuple(x.shape[:2])} [batch, tokens], got {tuple(mask.shape)}"
-        )
+    check_mask("mask", mask, *x.shape[:2])
     if mask.device != x.device:
         raise ValueError(f"mask must be on the device {x.device} of x, got {mask.device}")
 

@@ -11,11 +11,12 @@ import triton
 from torch import Tensor
 
 from ..blocks import by_head
+from ..launching import run
 from ..options import MRAOptions
 from ..parts import parts
 from ..plan import by_block, is_short, visible_pairs
 from ..problem import Problem, empty_choice
-from .arguments import padded, run
+from .arguments import padded
 from .kept import MeansWithValues
 from .kernels.choosing import (
     mark_kernel,

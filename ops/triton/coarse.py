@@ -10,8 +10,9 @@ from typing import Any
 import triton
 from torch import Tensor
 
+from ..launching import as_bytes, run
 from ..problem import Problem, empty_coarse_lse
-from .arguments import as_bytes, padded, run
+from .arguments import padded
 from .kept import MeansWithValues
 from .kernels.coarse import coarse_forward_kernel, coarse_key_value_kernel, coarse_query_kernel
 from .tuning import coarse_launch, product_precision, score_precision

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..blocks import block_count
+from ..launching import as_bytes, run
 from ..problem import Problem
-from .arguments import as_bytes, lengths, padded, run, sizes, strides, widest
+from .arguments import lengths, padded, sizes, strides, widest
 from .kernels.fine_backward import key_value_kernel, query_kernel
 from .kernels.merging import add_kernel
 from .kernels.sums import sums_kernel

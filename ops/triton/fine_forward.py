@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..launching import as_bytes, run
 from ..problem import Problem
-from .arguments import as_bytes, lengths, padded, run, sizes, strides, widest
+from .arguments import lengths, padded, sizes, strides, widest
 from .kernels.fine_forward import forward_kernel
 from .kernels.merging import merge_kernel
 from .lists import MERGED_ROWS, row_lists

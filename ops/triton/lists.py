@@ -12,8 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
+from ..launching import as_bytes, run
 from ..problem import Problem
-from .arguments import as_bytes, run
 from .kernels.lists import compact_kernel, count_kernel, cut_kernel, list_kernel
 
 # Lines and entries of the largest matrix that one program lists, and of a tile of a larger one.

@@ -10,9 +10,10 @@ from dataclasses import asdict
 import triton
 from torch import Tensor
 
+from ..launching import as_bytes, run
 from ..plan import averaged_keys, find_salient
 from ..problem import Problem
-from .arguments import as_bytes, padded, run
+from .arguments import padded
 from .kept import MeansWithValues, empty_means
 from .kernels.pooling import pool_cells_kernel, pool_kernel
 from .tuning import tokens_per_step

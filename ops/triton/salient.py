@@ -11,8 +11,9 @@ import torch
 import triton
 from torch import Tensor
 
+from ..launching import as_bytes, run
 from ..problem import Problem
-from .arguments import as_bytes, padded, run, sizes, strides, widest
+from .arguments import padded, sizes, strides, widest
 from .kernels.salient import salient_kernel
 from .tuning import backward_launch
 

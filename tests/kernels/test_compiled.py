@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 
 triton = pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+from helpers.compiling import compile_for, resource_usage  # noqa: E402
 
 from mra_plugin.ops.triton import choosing, lists, salient, tuning  # noqa: E402
 from mra_plugin.ops.triton.kernels import choosing as choice_kernels  # noqa: E402
@@ -146,34 +144,22 @@ def compiled(
     if kernel in COARSE:
         constants["PRECISION"] = tuning.product_precision(dtype)
     constants |= {name: value for name, value in options.items() if name != "num_warps"}
-    signature = {parameter.name: kind(parameter, dtype) for parameter in kernel.params}
-    names = list(signature)
-    values = {
-        (names.index(name),): constants.get(name, True)
-        for name in names
-        if signature[name] == "constexpr"
-    }
-    # As at a launch: tensors and strides of tokens and heads are multiples of 16.
-    aligned = {
-        (names.index(name),): [["tt.divisibility", 16]]
-        for name in names
-        if signature[name].startswith("*") or re.search(r"stride_[bhn]$", name)
-    }
     settings = {"num_warps": launch.num_warps, "num_stages": launch.num_stages} if launch else {}
     settings |= {name: value for name, value in options.items() if name == "num_warps"}
-    return triton.compile(
-        ASTSource(kernel, signature, values, aligned),
-        target=GPUTarget("cuda", arch, 32),
-        options=settings,
+    return compile_for(
+        arch,
+        kernel,
+        lambda parameter: kind(parameter, dtype),
+        constants,
+        settings,
+        # As at a launch: strides of tokens and heads.
+        is_aligned=lambda name: bool(re.search(r"stride_[bhn]$", name)),
     )
 
 
 def stack_bytes(binary: Any, path: Path) -> int:
     """Bytes per thread that did not fit into registers."""
-    path.write_bytes(binary.asm["cubin"])
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    command = [str(tools / "cuobjdump"), "--dump-resource-usage", str(path)]
-    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = resource_usage(binary, path)
     found = re.search(r"STACK:(\d+) .*LOCAL:(\d+)", usage)
     assert found, usage
     return int(found[1]) + int(found[2])

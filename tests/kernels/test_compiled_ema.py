@@ -1,6 +1,5 @@
 """The moving average's kernels, compiled for GPUs that need not be there."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import torch
 
 triton = pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+from helpers.compiling import compile_for, resource_usage  # noqa: E402
 
 from mra_plugin.ops.ema.triton import kernels, launch  # noqa: E402
 
@@ -51,30 +49,8 @@ def compiled(kernel: Any, arch: int, dtype: torch.dtype, averages: int, **flags:
         "WIDTH": launch.WIDTH,
         **flags,
     }
-    signature = {parameter.name: kind(parameter, dtype) for parameter in kernel.params}
-    names = list(signature)
-    values = {
-        (names.index(name),): constants.get(name, True)
-        for name in names
-        if signature[name] == "constexpr"
-    }
-    aligned = {
-        (names.index(name),): [["tt.divisibility", 16]]
-        for name in names
-        if signature[name].startswith("*")
-    }
-    return triton.compile(
-        ASTSource(kernel, signature, values, aligned),
-        target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": launch.NUM_WARPS},
-    )
-
-
-def usage(binary: Any, path: Path) -> str:
-    path.write_bytes(binary.asm["cubin"])
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    command = [str(tools / "cuobjdump"), "--dump-resource-usage", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    settings = {"num_warps": launch.NUM_WARPS}
+    return compile_for(arch, kernel, lambda one: kind(one, dtype), constants, settings)
 
 
 @pytest.mark.parametrize(("arch", "dtype"), TARGETS)
@@ -85,7 +61,7 @@ def test_states_stay_in_registers(
     # With all that a kernel can do, and averages that fill no power of two.
     for averages in (16, 5):
         binary = compiled(kernel, arch, dtype, averages)
-        assert "STACK:0 " in usage(binary, tmp_path / "kernel.cubin")
+        assert "STACK:0 " in resource_usage(binary, tmp_path / "kernel.cubin")
         assert binary.metadata.shared <= 8 << 10
 
 
@@ -103,4 +79,4 @@ def test_few_and_many_averages(kernel: Any, averages: int, tmp_path: Path) -> No
         "HAS_AFTER": False,
     }
     binary = compiled(kernel, 90, torch.bfloat16, averages, **flags)
-    assert "STACK:0 " in usage(binary, tmp_path / "kernel.cubin")
+    assert "STACK:0 " in resource_usage(binary, tmp_path / "kernel.cubin")

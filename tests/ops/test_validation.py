@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights, triton
+from mra_plugin.ops import MRAOptions, launching, mra_attention, mra_attention_weights, triton
 
 
 def x(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -113,7 +113,7 @@ def test_shapes_on_the_device_meta(impl: str, length: int) -> None:
 
 
 def test_amd_gpus_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "_INSTALLED", True)
+    monkeypatch.setattr(launching, "_INSTALLED", True)
     on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float16, shape=(1, 1, 8, 64), device="cuda")
     assert triton.why_unsupported(on_gpu, on_gpu, MRAOptions()) is None
     monkeypatch.setattr(torch.version, "hip", "6.4")

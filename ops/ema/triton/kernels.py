@@ -58,6 +58,29 @@ def load_token(base, mask, place, stride, rows, channels, HAS_MASK: tl.constexpr
     return tl.load(pointers, mask=rows < channels, other=0.0).to(tl.float32)
 
 
+@triton.jit
+def next_token(
+    base,
+    mask,
+    step,
+    size,
+    stride,
+    rows,
+    CHANNELS: tl.constexpr,
+    REVERSED: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+):
+    """The token of a chunk that comes after ``step`` others, in float32, 0 at padding: [R].
+
+    Returns:
+        Whether there is one, its place, how many channels of it there are then, and the token.
+    """
+    exists = step < size
+    place = place_of(step, size, REVERSED)
+    channels = tl.where(exists, CHANNELS, 0)
+    return exists, place, channels, load_token(base, mask, place, stride, rows, channels, HAS_MASK)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def leave_kernel(
     x,
@@ -97,10 +120,9 @@ def leave_kernel(
     slope = tl.zeros([ROWS, PADDED_AVERAGES], tl.float32)
     for start in range(0, size, STEP):
         for step in tl.static_range(STEP):
-            exists = start + step < size
-            place = place_of(start + step, size, REVERSED)
-            channels = tl.where(exists, CHANNELS, 0)
-            token = load_token(tokens, flags, place, stride_n, rows, channels, HAS_MASK)
+            exists, _place, _channels, token = next_token(
+                tokens, flags, start + step, size, stride_n, rows, CHANNELS, REVERSED, HAS_MASK
+            )
             brought = token[:, None] * entry if HAS_ENTRY else token[:, None]
             if HAS_SLOPES:
                 slope = tl.where(exists, decay * slope + state, slope)
@@ -208,10 +230,9 @@ def output_kernel(
     state = load_table(states + at, rows, averages, CHANNELS, AVERAGES)  # [R, A]
     for start in range(0, size, STEP):
         for step in tl.static_range(STEP):
-            exists = start + step < size
-            place = place_of(start + step, size, REVERSED)
-            channels = tl.where(exists, CHANNELS, 0)
-            token = load_token(tokens, flags, place, stride_n, rows, channels, HAS_MASK)
+            _exists, place, channels, token = next_token(
+                tokens, flags, start + step, size, stride_n, rows, CHANNELS, REVERSED, HAS_MASK
+            )
             brought = token[:, None] * entry if HAS_ENTRY else token[:, None]
             state = decay * state + brought
             result = tl.sum(weight * state, 1)  # [R]
@@ -266,10 +287,9 @@ def gradient_kernel(
     decay_sum = tl.zeros([ROWS, PADDED_AVERAGES], tl.float32)
     for start in range(0, size, STEP):
         for step in tl.static_range(STEP):
-            exists = start + step < size
-            place = place_of(start + step, size, REVERSED)
-            channels = tl.where(exists, CHANNELS, 0)
-            token = load_token(tokens, flags, place, stride_n, rows, channels, HAS_MASK)
+            _exists, place, channels, token = next_token(
+                tokens, flags, start + step, size, stride_n, rows, CHANNELS, REVERSED, HAS_MASK
+            )
             # Outputs at padding are outputs like others.
             got = load_token(grads, flags, place, grad_stride_n, rows, channels, False)
             slope = decay * slope + state

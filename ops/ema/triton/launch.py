@@ -12,6 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ...launching import as_bytes, run
 from ..problem import Problem
 from .kernels import carry_kernel, gradient_kernel, leave_kernel, output_kernel
 
@@ -66,7 +67,8 @@ def gradients(
 
         states, slopes = _enter(cut, x, mask, None, q, is_reversed, slopes=True)
         by_weight, by_decay = torch.empty_like(states), torch.empty_like(states)
-        gradient_kernel[(cut.programs,)](
+        run(
+            gradient_kernel, cut.programs,
             x, mask, grad, q, states, slopes, by_weight, by_decay, *cut.sizes,
             *x.stride()[:2], *grad.stride()[:2],
             REVERSED=is_reversed, HAS_MASK=mask is not None, **cut.settings,
@@ -118,7 +120,6 @@ class _Cut:
             "ROWS": self.rows,
             "STEP": STEP,
             "num_warps": NUM_WARPS,
-            "enable_fp_fusion": True,
         }
 
 
@@ -142,7 +143,8 @@ def _enter(
     """The state that each chunk is given, float32 [B, chunks, D, N], and its derivative by q."""
     states = q.new_empty(cut.batch, cut.chunks, *q.shape)
     slope_states = torch.empty_like(states) if slopes else None
-    leave_kernel[(cut.programs,)](
+    run(
+        leave_kernel, cut.programs,
         x, mask, p, q, states, slope_states, *cut.sizes, *x.stride()[:2],
         REVERSED=is_reversed, HAS_MASK=mask is not None, HAS_ENTRY=p is not None,
         HAS_SLOPES=slopes, **cut.settings,
@@ -153,12 +155,12 @@ def _enter(
         decays.append((wide**size).to(q.dtype))
         decay_slopes.append((size * wide ** (size - 1)).to(q.dtype))
     numbers = q.numel()
-    carry_kernel[(cut.batch * int(triton.cdiv(numbers, WIDTH)),)](
+    run(
+        carry_kernel, cut.batch * int(triton.cdiv(numbers, WIDTH)),
         states, slope_states, None if start is None else start.contiguous(), after,
         *decays, *decay_slopes, cut.chunks,
         NUMBERS=numbers, WIDTH=WIDTH, REVERSED=is_reversed, HAS_START=start is not None,
         HAS_AFTER=after is not None, HAS_SLOPES=slopes, num_warps=NUM_WARPS,
-        enable_fp_fusion=True,
     )  # fmt: skip
     return states, slope_states
 
@@ -177,7 +179,8 @@ def _outputs(
 ) -> Tensor:
     """Outputs [B, L, D] from the state that each chunk is given, with the other direction's."""
     out = x.new_empty(x.shape, dtype=dtype)
-    output_kernel[(cut.programs,)](
+    run(
+        output_kernel, cut.programs,
         x, mask, p, q, gamma, states, other, out, *cut.sizes, *x.stride()[:2],
         REVERSED=is_reversed, HAS_MASK=mask is not None, HAS_ENTRY=p is not None,
         HAS_OTHER=other is not None, **cut.settings,
@@ -191,4 +194,4 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _bytes(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.contiguous().view(torch.int8)
+    return None if mask is None else as_bytes(mask.contiguous())

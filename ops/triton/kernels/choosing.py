@@ -12,6 +12,25 @@ from .parts import LOG2E, SIZES, key_levels, load_rows, raised, tile_of_blocks
 
 
 @triton.jit
+def load_queries(
+    query_means,
+    query_counts,
+    heads,
+    blocks_x,
+    channels,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """A program's batch row and head, its query blocks [R], their means [R, D], which are real."""
+    group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
+    inside = x < blocks_x
+    queries = query_means + group * blocks_x * CHANNELS
+    q = load_rows(queries, x, channels, CHANNELS, inside, CHANNELS)  # [R, D]
+    tokens = tl.load(query_counts + group // heads * blocks_x + x, mask=inside, other=0)  # [R]
+    return group, x, q, tokens > 0
+
+
+@triton.jit
 def load_block_means(
     keys,
     counts,
@@ -107,14 +126,12 @@ def rank_kernel(
 
     What counts is how far a coarse score falls behind its row's best.
     """
-    group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
-    inside = x < blocks_x
     channels = tl.arange(0, PADDED_CHANNELS)
-    queries = query_means + group * blocks_x * CHANNELS
+    group, x, q, real_query = load_queries(
+        query_means, query_counts, heads, blocks_x, channels, CHANNELS, ROWS
+    )
     keys = key_means + group * cells * CHANNELS
     counts = key_counts + group // heads_sharing * cells
-    q = load_rows(queries, x, channels, CHANNELS, inside, CHANNELS)  # [R, D]
-    tokens = tl.load(query_counts + group // heads * blocks_x + x, mask=inside, other=0)  # [R]
 
     best = tl.full([ROWS], float("-inf"), tl.float32)
     for start in range(0, blocks_y, COLUMNS):
@@ -134,7 +151,7 @@ def rank_kernel(
         # Scaled after the difference, which would else be fused with the scaling of one side and
         # not be 0 for the best.
         behind = (best[:, None] - products) * scale
-        real = (tokens > 0)[:, None] & real_key[None, :]
+        real = real_query[:, None] & real_key[None, :]
         store_ranks(
             ranks, behind, real, group, x, y, blocks_x, blocks_y,
             first_blocks, diagonal_blocks, HAS_PRIORS, BITS,
@@ -170,14 +187,12 @@ def rank_by_mass_kernel(
     A cell weighs n_z e^ŝ. What counts is the logarithm of how much a row weighs less that of how
     much of it a block's CELLS cells do; to the base of 2, which changes no order.
     """
-    group, x = tile_of_blocks(blocks_x, ROWS)  # [R]
-    inside = x < blocks_x
     channels = tl.arange(0, PADDED_CHANNELS)
-    queries = query_means + group * blocks_x * CHANNELS
+    group, x, q, real_query = load_queries(
+        query_means, query_counts, heads, blocks_x, channels, CHANNELS, ROWS
+    )
     keys = key_means + group * cells * CHANNELS
     counts = key_counts + group // heads_sharing * cells
-    q = load_rows(queries, x, channels, CHANNELS, inside, CHANNELS)  # [R, D]
-    tokens = tl.load(query_counts + group // heads * blocks_x + x, mask=inside, other=0)  # [R]
 
     best = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -208,7 +223,7 @@ def rank_by_mass_kernel(
         behind = total[:, None] - ((greatest - best[:, None]) + mass)
         # A block with all of the mass may be rounded to more than that.
         behind = tl.where(behind < 0.0, 0.0, behind)
-        real = (tokens > 0)[:, None] & (greatest > float("-inf"))
+        real = real_query[:, None] & (greatest > float("-inf"))
         store_ranks(
             ranks, behind, real, group, x, y, blocks_x, blocks_y,
             first_blocks, diagonal_blocks, HAS_PRIORS, BITS,

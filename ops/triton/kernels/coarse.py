@@ -21,6 +21,32 @@ def is_inexact(chosen, rows, z, inside, blocks_y, CELLS: tl.constexpr):
     return flags == 0
 
 
+@triton.jit
+def load_cells(
+    q,
+    keys,
+    values,
+    counts,
+    z,
+    cells,
+    channels,
+    value_channels,
+    scale,
+    CHANNELS: tl.constexpr,
+    VALUE_CHANNELS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Means of cells z, [C, D] and [C, V], and what query blocks q [R, D] score with them, [R, C].
+
+    Scores are to the base of 2, and count each cell as often as it has keys.
+    """
+    present = z < cells
+    k = load_rows(keys, z, channels, CHANNELS, present, CHANNELS)  # [C, D]
+    v = load_rows(values, z, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)  # [R, C]
+    return k, v, scores + key_levels(counts, z, cells)[None, :]
+
+
 @triton.jit(do_not_specialize=SIZES)
 def coarse_forward_kernel(
     query_means,
@@ -65,12 +91,11 @@ def coarse_forward_kernel(
     accumulator = tl.zeros([ROWS, PADDED_VALUE_CHANNELS], tl.float32)
     for start in range(0, cells, COLUMNS):
         z = start + tl.arange(0, COLUMNS)  # [C]
-        present = z < cells
-        k = load_rows(keys, z, channels, CHANNELS, present, CHANNELS)  # [C, D]
-        v = load_rows(values, z, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
+        _k, v, scores = load_cells(
+            q, keys, values, counts, z, cells, channels, value_channels, scale,
+            CHANNELS, VALUE_CHANNELS, SCORE_PRECISION,
+        )  # fmt: skip
         inexact = is_inexact(chosen, rows[:, None], z[None, :], inside[:, None], blocks_y, CELLS)
-        scores = tl.dot(q, tl.trans(k), input_precision=SCORE_PRECISION) * (scale * LOG2E)
-        scores += key_levels(counts, z, cells)[None, :]
         scores = tl.where(inexact, scores, float("-inf"))  # [R, C]
         maximum, shift, decay = raised(maximum, tl.max(scores, 1))  # [R]
         weights = tl.exp2(scores - shift[:, None])  # [R, C]
@@ -140,12 +165,11 @@ def coarse_query_kernel(
     accumulator = tl.zeros([ROWS, PADDED_CHANNELS], tl.float32)
     for start in range(0, cells, COLUMNS):
         z = start + tl.arange(0, COLUMNS)  # [C]
-        present = z < cells
-        k = load_rows(keys, z, channels, CHANNELS, present, CHANNELS)  # [C, D]
-        v = load_rows(values, z, value_channels, VALUE_CHANNELS, present, VALUE_CHANNELS)  # [C, V]
+        k, v, scores = load_cells(
+            q, keys, values, counts, z, cells, channels, value_channels, scale,
+            CHANNELS, VALUE_CHANNELS, SCORE_PRECISION,
+        )  # fmt: skip
         inexact = is_inexact(chosen, rows[:, None], z[None, :], inside[:, None], blocks_y, CELLS)
-        scores = tl.dot(q, tl.trans(k), input_precision=SCORE_PRECISION) * (scale * LOG2E)
-        scores += key_levels(counts, z, cells)[None, :]
         weights = tl.exp2(tl.where(inexact, scores - level[:, None], float("-inf")))  # [R, C]
         grad_weights = tl.dot(w, tl.trans(v), input_precision=PRECISION)  # [R, C]
         grad_scores = weights * (grad_weights - deltas[:, None])

@@ -77,6 +77,32 @@ def pool_kernel(
         )
 
 
+@triton.jit
+def store_cell_means(
+    tokens,
+    means,
+    positions,
+    real,
+    cell,
+    blocks,
+    share,
+    stride,
+    CHANNELS: tl.constexpr,
+    PADDED_CHANNELS: tl.constexpr,
+    CELLS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+):
+    """Means [blocks, C] of a head's cells [Z], of the ``real`` ones [T] of their tokens."""
+    channels = tl.arange(0, PADDED_CHANNELS)
+    rows = load_rows(tokens, positions, channels, stride, real, CHANNELS)  # [T, C]
+    sums = tl.sum(tl.reshape(rows.to(tl.float32), [CELLS, BLOCK_SIZE, PADDED_CHANNELS]), 1)
+    tl.store(
+        means + cell[:, None] * CHANNELS + channels[None, :],
+        sums / share[:, None],  # [Z, C]
+        mask=(cell < blocks)[:, None] & (channels < CHANNELS)[None, :],
+    )
+
+
 @triton.jit(do_not_specialize=SIZES)
 def pool_cells_kernel(
     first,
@@ -116,32 +142,21 @@ def pool_cells_kernel(
     if HAS_MASK:
         real &= tl.load(mask + own * length + positions, mask=real, other=0) != 0
     count = tl.sum(tl.reshape(real.to(tl.int32), [cells, BLOCK_SIZE]), 1)  # [Z]
-    present = cell < blocks
     # One of the heads with the same counts writes them.
     written = cell < tl.where(group % heads_sharing == 0, blocks, 0)
     tl.store(counts + own * blocks + cell, count, mask=written)
     share = tl.maximum(count, 1).to(tl.float32)  # [Z]
 
-    channels = tl.arange(0, PADDED_CHANNELS)
-    firsts = first + batch * first_stride_b + head * first_stride_h
-    rows = load_rows(firsts, positions, channels, first_stride_n, real, CHANNELS)  # [T, C]
-    sums = tl.sum(tl.reshape(rows.to(tl.float32), [cells, BLOCK_SIZE, PADDED_CHANNELS]), 1)
-    tl.store(
-        first_means + (group * blocks + cell)[:, None] * CHANNELS + channels[None, :],
-        sums / share[:, None],  # [Z, C]
-        mask=present[:, None] & (channels < CHANNELS)[None, :],
-    )
+    store_cell_means(
+        first + batch * first_stride_b + head * first_stride_h,
+        first_means + group * blocks * CHANNELS,
+        positions, real, cell, blocks, share, first_stride_n,
+        CHANNELS, PADDED_CHANNELS, cells, BLOCK_SIZE,
+    )  # fmt: skip
     if HAS_SECOND:
-        channels = tl.arange(0, PADDED_SECOND_CHANNELS)
-        seconds = second + batch * second_stride_b + head * second_stride_h
-        rows = load_rows(
-            seconds, positions, channels, second_stride_n, real, SECOND_CHANNELS
-        )  # [T, C']
-        sums = tl.sum(
-            tl.reshape(rows.to(tl.float32), [cells, BLOCK_SIZE, PADDED_SECOND_CHANNELS]), 1
-        )
-        tl.store(
-            second_means + (group * blocks + cell)[:, None] * SECOND_CHANNELS + channels[None, :],
-            sums / share[:, None],  # [Z, C']
-            mask=present[:, None] & (channels < SECOND_CHANNELS)[None, :],
-        )
+        store_cell_means(
+            second + batch * second_stride_b + head * second_stride_h,
+            second_means + group * blocks * SECOND_CHANNELS,
+            positions, real, cell, blocks, share, second_stride_n,
+            SECOND_CHANNELS, PADDED_SECOND_CHANNELS, cells, BLOCK_SIZE,
+        )  # fmt: skip
