@@ -79,6 +79,11 @@ def shorten_options(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"preset": nearest, **different[nearest]}
 
 
+def spell_options(params: Mapping[str, Any]) -> str:
+    """`shorten_options` in a line: "preset=close, block_per_row=8"."""
+    return ", ".join(f"{name}={value}" for name, value in shorten_options(params).items())
+
+
 def names_an_option(params: Mapping[str, Any]) -> bool:
     """Whether an option of MRA attention, or a preset, is among parameters."""
     return params.get("preset") is not None or not _OPTIONS.isdisjoint(params)

@@ -2,13 +2,37 @@
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 
 def console(stderr: bool = False) -> Console:
     """A console that takes neither ``[red]`` nor ``:smile:`` in a text for anything else."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def table_of_figures(title: str | None = None, leading: int = 0) -> Table:
+    """A table without a frame.
+
+    Args:
+        title: stands above it, on the left.
+        leading: empty lines between rows.
+    """
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        leading=leading,
+    )
+
+
+def table_of_facts() -> Table:
+    """A table of names and what they are, without lines."""
+    return Table(box=None, show_header=False, padding=(0, 2, 0, 0))
 
 
 def plain(value: Any) -> Text:

@@ -2,20 +2,16 @@
 
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-
 from mra_plugin.convert.request import ConversionRequest, Converted
-from mra_plugin.ops.presets import shorten_options
+from mra_plugin.ops.presets import spell_options
 
-from .console import console, printable
+from .console import console, printable, table_of_facts, table_of_figures
 
 
 def print_summary(found: Converted, request: ConversionRequest, out: Path) -> None:
     """Prints what was written, what the check says, and closeness to exact attention."""
-    given = shorten_options(found.params)
-    params = ", ".join(f"{name}={value}" for name, value in given.items())
-    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    params = spell_options(found.params)
+    facts = table_of_facts()
     size = f"{found.weight_bytes / 1e6:.1f} MB"
     facts.add_row("written", f"{printable(out)} ({found.architecture}, {size})")
     facts.add_row("tokens", _tokens(found, request))
@@ -31,13 +27,7 @@ def print_summary(found: Converted, request: ConversionRequest, out: Path) -> No
     if found.sentence_transformer:
         what = "scores" if found.sentence_transformer == "CrossEncoder" else "embeddings"
         facts.add_row(what, _seen(found, request))
-    table = Table(
-        title="beside exact attention",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = table_of_figures("beside exact attention")
     for header in ("tokens", "token cosine", "sentence cosine"):
         table.add_column(header, justify="right")
     for row in found.closeness:

@@ -2,12 +2,11 @@
 
 import warnings
 
-from rich import box
 from rich.table import Table
 
 from mra_plugin.environment import available_devices, installed_versions, warning_of_xformers
 
-from .console import console, printable
+from .console import console, printable, table_of_facts, table_of_figures
 
 
 def info() -> None:
@@ -18,7 +17,7 @@ def info() -> None:
 
     Example: `mra info`
     """
-    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts = table_of_facts()
     for package, version in installed_versions().items():
         facts.add_row(package, version or "not installed")
     if warning := warning_of_xformers():
@@ -55,7 +54,7 @@ def _native() -> str:
 def _attentions() -> Table:
     from mra_plugin.registry import AttentionPluginWarning, available_attention
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = table_of_figures()
     for header in ("attention", "from", "status", ""):
         table.add_column(header, overflow="fold")
     with warnings.catch_warnings():

@@ -1,17 +1,15 @@
 """What `mra tune` says at the end."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich import box
 from rich.table import Table
 
 from mra_plugin.environment import describe, installed_versions
-from mra_plugin.ops.presets import shorten_options
+from mra_plugin.ops.presets import shorten_options, spell_options
 from mra_plugin.tuning.result import AtLength, Tuned
 
-from .console import console, printable
+from .console import console, printable, table_of_figures
 
 _MEANS = {
     "sentence": "mean cosine of the documents' mean vectors to those with exact attention",
@@ -31,13 +29,8 @@ def print_found(found: Tuned, model: str, text: Path, device: torch.device) -> N
 
 
 def _table(found: Tuned) -> Table:
-    table = Table(
-        title="mra beside exact attention, on held-out documents; the fastest first",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        leading=1,
+    table = table_of_figures(
+        "mra beside exact attention, on held-out documents; the fastest first", leading=1
     )
     table.add_column("")
     table.add_column("settings", vertical="bottom", max_width=40)
@@ -47,7 +40,7 @@ def _table(found: Tuned) -> Table:
         cells = [_cells(one, row.options["exact_up_to"]) for one in row.lengths]
         table.add_row(
             "*" if row.options == found.options else "",
-            _spelled(row.options),
+            spell_options(row.options),
             *("\n".join(column) for column in zip(*cells, strict=True)),
         )
     return table
@@ -91,10 +84,6 @@ def _notes(found: Tuned, model: str, text: Path, device: torch.device) -> list[s
             "(exact_up_to): from there on mra began to gain, as far as was measured"
         )
     return notes
-
-
-def _spelled(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in shorten_options(options).items())
 
 
 def _seconds(value: float) -> str:

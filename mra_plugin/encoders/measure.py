@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -82,7 +82,6 @@ def compare_encoders(
     passes = [partial(hidden_states, model, input_ids, mask) for model in (exact, *others.values())]
     outputs: list[Tensor] = []
     peaks: list[int | None] = []
-    times: list[list[float]] = [[] for _ in passes]
     with torch.inference_mode():
         for label, run in zip(labels, passes, strict=True):
             report(f"{tokens} tokens, {label}: first pass")
@@ -91,19 +90,47 @@ def compare_encoders(
             output, peak = peak_memory(run, device)
             outputs.append(output)
             peaks.append(peak)
-        started = time.perf_counter()
-        for number in range(1, MAX_ROUNDS + 1):
-            for label, run, seconds in zip(labels, passes, times, strict=True):
-                report(f"{tokens} tokens, {label}: round {number}")
-                seconds.append(seconds_of(run, device))
-            if number >= MIN_ROUNDS and time.perf_counter() - started > SECONDS:
-                break
+
+        def told(number: int, which: int) -> None:
+            report(f"{tokens} tokens, {labels[which]}: round {number}")
+
+        times = timed_rounds(passes, device, MIN_ROUNDS, SECONDS, told)
 
     costs = [Cost(tuple(seconds), peak) for seconds, peak in zip(times, peaks, strict=True)]
     return {
         name: Comparison(tokens, costs[0], cost, *cosines(outputs[0], output, mask))
         for name, cost, output in zip(others, costs[1:], outputs[1:], strict=True)
     }
+
+
+def timed_rounds(
+    passes: Sequence[Callable[[], object]],
+    device: torch.device,
+    least: int,
+    enough: float,
+    before: Callable[[int, int], None] = lambda number, which: None,
+) -> list[list[float]]:
+    """Times passes in turn, so that whatever slows the machine down meets all of them.
+
+    Args:
+        passes: run before, as the first time takes longer.
+        device: where they run.
+        least: rounds, at the least.
+        enough: seconds after which there are no more than these.
+        before: is told which round comes, from 1 on, and which pass, from 0 on.
+
+    Returns:
+        For each pass the seconds of its rounds, up to `MAX_ROUNDS`.
+    """
+    times: list[list[float]] = [[] for _ in passes]
+    started = time.perf_counter()
+    for number in range(1, MAX_ROUNDS + 1):
+        for which, (run, seconds) in enumerate(zip(passes, times, strict=True)):
+            before(number, which)
+            seconds.append(seconds_of(run, device))
+        if number >= least and time.perf_counter() - started > enough:
+            break
+    return times
 
 
 def peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, int | None]:

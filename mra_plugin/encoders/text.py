@@ -62,14 +62,20 @@ class Tokens:
         return Repetitions(length, learned, len(self) if len(self) < length else None)
 
 
+def content_ids(tokenizer: Any, text: str) -> list[int]:
+    """The token ids of a text of any length, without special tokens."""
+    # verbose=False: that the text is longer than the model's positions is no news here.
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
 def tokenize(tokenizer: Any, text: str, shortest: int) -> Tokens:
     """Tokenizes a text once for all lengths, of which ``shortest`` is the least.
 
     Raises:
         UserError: the text has no tokens, or the shortest length has no room for any.
     """
-    # verbose=False: that the text is longer than the model's positions is no news here.
-    content = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    content = content_ids(tokenizer, text)
     if not content:
         raise UserError("the model's tokenizer finds no tokens in the text")
     frame = frame_of(tokenizer)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mra_plugin.encoders.framing import Frame, frame_of
+from mra_plugin.encoders.text import content_ids
 from mra_plugin.errors import UserError
 
 from .result import Metric
@@ -58,12 +59,7 @@ def documents_of(
             f"lengths must be more than the {frame.size} special tokens that the model puts "
             f"around any text, got {lengths[0]}"
         )
-    # verbose=False: that a text is longer than the model's positions is no news here.
-    content = [
-        token
-        for text in texts
-        for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    ]
+    content = [token for text in texts for token in content_ids(tokenizer, text)]
     room = lengths[-1] - frame.size
     there = len(content) // room
     least, most = _DOCUMENTS[metric]

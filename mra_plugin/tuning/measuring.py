@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel
 
 from mra_plugin.adapters.patching import patch
 from mra_plugin.encoders.closeness import hidden_states, reading
-from mra_plugin.encoders.measure import seconds_of
+from mra_plugin.encoders.measure import timed_rounds
 
 from .candidates import Setting
 from .documents import Documents
@@ -22,7 +21,6 @@ from .search import Part
 
 # Rounds of one pass each, with exact attention and without: at least so many, then more of them
 # while they take less than these seconds.
-_MOST_ROUNDS = 10
 _QUICK, _CAREFUL = (3, 0.5), (5, 2.0)
 
 # Neighbours of a document whose order matters to whoever searches.
@@ -75,19 +73,12 @@ class ModelBench:
         patch(self._other, **setting.options)
         ids = self._input(self._documents.search[0], tokens)
         passes = [partial(_states, model, ids) for model in (self._exact, self._other)]
-        seconds: list[list[float]] = [[], []]
-        least, enough = _CAREFUL if careful else _QUICK
         with reading(tokens):
             for run, what in zip(passes, (None, setting), strict=True):
                 if (what, tokens) not in self._warm:
                     run()
                     self._warm.add((what, tokens))
-            started = time.perf_counter()
-            for number in range(1, _MOST_ROUNDS + 1):
-                for run, own in zip(passes, seconds, strict=True):
-                    own.append(seconds_of(run, ids.device))
-                if number >= least and time.perf_counter() - started > enough:
-                    break
+            seconds = timed_rounds(passes, ids.device, *(_CAREFUL if careful else _QUICK))
         exact, other = map(statistics.median, seconds)
         return Times(seconds=other, exact_seconds=exact)
 

@@ -222,13 +222,13 @@ class Search:
             return [replace(best, budget=self._budgets[one]) for one in sorted(places)]
         if not self._families:
             return []
-        last = self._lengths[-1]
-        family = (gaining or sorted(
-            self._families,
-            key=lambda one: -self._time(Setting(one, self._budgets[0]), last).speed_up,
-        ))[0]  # fmt: skip
+        family = gaining[0] if gaining else max(self._families, key=self._speed_up_of_least)
         count = len(self._budgets)
         return [Setting(family, self._budgets[at]) for at in sorted({0, count // 2, count - 1})]
+
+    def _speed_up_of_least(self, family: Family) -> float:
+        """That of a family's least budget at the greatest length."""
+        return self._time(Setting(family, self._budgets[0]), self._lengths[-1]).speed_up
 
     def _best(self) -> Setting | None:
         """The fastest that was measured on held-out documents, gains and reaches the target."""

@@ -10,7 +10,7 @@ import torch
 from helpers.letter_models import save_model
 from transformers import BertModel
 
-from mra_plugin.tuning import measuring
+from mra_plugin.encoders import measure
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
         keys = given["block_per_row"] * given["block_size"] + given["salient_keys"]
         return float(tokens * (1.2 + keys / 100))
 
-    monkeypatch.setattr(measuring, "seconds_of", seconds_of)
+    monkeypatch.setattr(measure, "seconds_of", seconds_of)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from mra_plugin.encoders.measure import Comparison, Cost
 from mra_plugin.encoders.repetitions import Repetitions
-from mra_plugin.ops.presets import shorten_options
+from mra_plugin.ops.presets import spell_options
+
+from ..console import table_of_figures
 
 
 @dataclass
@@ -32,15 +33,9 @@ class Report:
 
     def table(self, attention: str) -> Table:
         """The figures of one attention."""
-        given = shorten_options(self.params[attention])
-        params = ", ".join(f"{name}={value}" for name, value in given.items())
-        table = Table(
-            title=f"{attention}{f' ({params})' if params else ''} beside exact attention",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            padding=(0, 1, 0, 0),
-        )
+        params = spell_options(self.params[attention])
+        name = f"{attention} ({params})" if params else attention
+        table = table_of_figures(f"{name} beside exact attention")
         for header in (
             "tokens",
             "time\nexact",
