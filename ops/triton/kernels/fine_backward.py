@@ -52,6 +52,33 @@ def store_gradient(
         )
 
 
+@triton.jit
+def load_shares(
+    shares,
+    first,
+    positions,
+    keep,
+    cells,
+    channels,
+    CHANNELS: tl.constexpr,
+    CELL_SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """What ROWS keys from ``first`` on get, where ``keep``, through their cells' means: [R, C].
+
+    ``shares`` [cells, C] are a head's.
+    """
+    if CELL_SIZE >= ROWS:
+        # All of one cell.
+        cell = first // CELL_SIZE
+        kept = channels < tl.where(cell < cells, CHANNELS, 0)
+        share = tl.load(shares + cell * CHANNELS + channels, mask=kept, other=0.0)  # [C]
+        rows = tl.where(keep[:, None], share[None, :], 0.0)
+    else:
+        rows = load_rows(shares, positions // CELL_SIZE, channels, CHANNELS, keep, CHANNELS)
+    return rows
+
+
 @triton.jit(do_not_specialize=[*SIZES, "blocks_y"])
 def query_kernel(
     query,
@@ -246,7 +273,8 @@ def key_value_kernel(
 
     channels = tl.arange(0, PADDED_CHANNELS)
     value_channels = tl.arange(0, PADDED_VALUE_CHANNELS)
-    positions = y * BLOCK_SIZE + tl.program_id(0) % pieces * ROWS + tl.arange(0, ROWS)  # [R]
+    first = y * BLOCK_SIZE + tl.program_id(0) % pieces * ROWS
+    positions = first + tl.arange(0, ROWS)  # [R]
     inside = positions < key_length
     real = inside
     if HAS_KEY_MASK:
@@ -267,6 +295,7 @@ def key_value_kernel(
             CHANNELS, VALUE_CHANNELS, PRECISION,
         )  # fmt: skip
 
+    # Keys are done before values begin: both at once need more registers than there are.
     key_accumulator *= scale
     added = real & (positions < tl.where(is_first, key_length, 0))
     averaged = added
@@ -278,21 +307,24 @@ def key_value_kernel(
         width: tl.constexpr = CHANNELS + VALUE_CHANNELS
         own = salient_grads + group * salient_keys * width
         key_accumulator += load_rows(own, number, channels, width, added, CHANNELS)  # [R, D]
-        value_accumulator += load_rows(
-            own + CHANNELS, number, value_channels, width, added, VALUE_CHANNELS
-        )  # [R, V]
     if HAS_COARSE:
-        cell = group * cells + positions // CELL_SIZE  # [R]
-        key_accumulator += load_rows(
-            grad_key_share, cell, channels, CHANNELS, averaged, CHANNELS
-        )  # [R, D]
-        value_accumulator += load_rows(
-            grad_value_share, cell, value_channels, VALUE_CHANNELS, averaged, VALUE_CHANNELS
-        )  # [R, V]
+        key_accumulator += load_shares(
+            grad_key_share + group * cells * CHANNELS, first, positions, averaged, cells,
+            channels, CHANNELS, CELL_SIZE, ROWS,
+        )  # fmt: skip
     store_gradient(
         grad_key, partial_key, key_accumulator, group, key_length, positions,
         y, slot, slots_per_head, channels, CHANNELS, BLOCK_SIZE, CHUNK,
     )  # fmt: skip
+    if HAS_SALIENT:
+        value_accumulator += load_rows(
+            own + CHANNELS, number, value_channels, width, added, VALUE_CHANNELS
+        )  # [R, V]
+    if HAS_COARSE:
+        value_accumulator += load_shares(
+            grad_value_share + group * cells * VALUE_CHANNELS, first, positions, averaged, cells,
+            value_channels, VALUE_CHANNELS, CELL_SIZE, ROWS,
+        )  # fmt: skip
     store_gradient(
         grad_value, partial_value, value_accumulator, group, key_length, positions,
         y, slot, slots_per_head, value_channels, VALUE_CHANNELS, BLOCK_SIZE, CHUNK,
