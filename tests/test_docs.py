@@ -54,12 +54,13 @@ def sentence_models() -> dict[str, object]:
 
 # Names that the examples of a page take for granted.
 GIVEN: dict[str, Callable[[], dict[str, object]]] = {
+    "attention.md": demo,
     "choosing-the-budget.md": demo,
     "how-it-works.md": demo,
     "long-documents.md": checkpoints,
     "with-sentence-transformers.md": sentence_models,
 }
-WITHOUT_PYTHON = {"README.md", "architecture.md", "decisions.md"}
+WITHOUT_PYTHON = {"README.md", "architecture.md", "decisions.md", "results.md"}
 # Where more is checked of a page than that it runs.
 RUN_ELSEWHERE = {"scaling.md": ROOT / "tests" / "parallel" / "test_parallel_docs.py"}
 # How commands run here: small, on PATH and FILE of a toy.

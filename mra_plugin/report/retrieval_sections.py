@@ -1,6 +1,6 @@
 """What searching long documents shows: speed, and what it costs in ranking."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from . import numbers
 from .results import MRA, Results, RetrievalResult
@@ -8,16 +8,21 @@ from .style import ordered
 from .tables import Section, Table, of_tables
 
 _TITLE = "Speed, and what it costs in ranking"
+# What the short table says of each method.
+_SHORT = ("speed-up", "MRR", "overlap@10")
 
 
 def retrieval(results: Results) -> Section | None:
-    """Exact attention and MRA, a short table for each collection."""
-    return _section("retrieval", results, lambda one: one.method.split()[0] in (one.reference, MRA))
+    """MRA beside exact attention, one row for each length; None if MRA was not measured."""
+    found = [one for one in results.retrieval if one.method.split()[0] == MRA]
+    tables = (_beside_exact(rows) for rows in _by_collection(found))
+    return of_tables("retrieval", _TITLE, _read_by(found), tables)
 
 
 def retrieval_all(results: Results) -> Section | None:
-    """Every method, a table for each collection."""
-    return _section("retrieval_all", results, lambda one: True)
+    """Every method, one row for each method and length."""
+    tables = (_in_full(rows) for rows in _by_collection(results.retrieval))
+    return of_tables("retrieval_all", _TITLE, _read_by(results.retrieval), tables)
 
 
 def collections(found: Sequence[RetrievalResult]) -> list[str]:
@@ -25,15 +30,8 @@ def collections(found: Sequence[RetrievalResult]) -> list[str]:
     return list(dict.fromkeys(one.collection for one in found))
 
 
-def _section(
-    name: str, results: Results, wanted: Callable[[RetrievalResult], bool]
-) -> Section | None:
-    found = [one for one in results.retrieval if wanted(one)]
-    tables = (
-        _table([one for one in found if one.collection == collection])
-        for collection in collections(found)
-    )
-    return of_tables(name, _TITLE, _read_by(found), tables)
+def _by_collection(found: Sequence[RetrievalResult]) -> list[list[RetrievalResult]]:
+    return [[one for one in found if one.collection == name] for name in collections(found)]
 
 
 def _read_by(found: Sequence[RetrievalResult]) -> str:
@@ -42,13 +40,45 @@ def _read_by(found: Sequence[RetrievalResult]) -> str:
         f"{models} searches for the one document that each query belongs to. It reads documents, "
         "cut to so many tokens, with the method's attention, and queries with exact attention. "
         "Speed-up: times as fast as exact attention in reading a batch of documents, median (range "
-        "over the rounds). MRR: mean reciprocal rank of the right document. First hits: right "
-        "documents in first place. Overlap@10: share of the ten nearest documents that are among "
-        "exact attention's ten. Documents that are held out had no part in choosing settings."
+        "over the rounds, where it is given). MRR: mean reciprocal rank of the right document. "
+        "Overlap@10: share of the ten nearest documents that are among exact attention's ten. "
+        "Documents that are held out had no part in choosing settings."
     )
 
 
-def _table(found: Sequence[RetrievalResult]) -> Table:
+def _beside_exact(found: Sequence[RetrievalResult]) -> Table:
+    methods = ordered(one.method for one in found)
+    cells = {(one.tokens, one.method): one for one in found}
+    exact = {one.tokens: one.reference_mrr for one in found}
+    return Table(
+        _what(found),
+        (
+            *("tokens", "MRR, exact"),
+            *(f"{method}: {what}" for method in methods for what in _SHORT),
+        ),
+        tuple(
+            (
+                str(tokens),
+                numbers.error(exact[tokens]),
+                *(cell for method in methods for cell in _short_cells(cells.get((tokens, method)))),
+            )
+            for tokens in sorted(exact)
+        ),
+        frozenset(),
+    )
+
+
+def _short_cells(one: RetrievalResult | None) -> tuple[str, ...]:
+    if one is None:
+        return (numbers.NOTHING,) * len(_SHORT)
+    return (
+        numbers.times(one.speed_up.median),
+        numbers.error(one.mrr),
+        numbers.share(one.overlap),
+    )
+
+
+def _in_full(found: Sequence[RetrievalResult]) -> Table:
     methods = ordered(one.method for one in found)
     rows = sorted(found, key=lambda one: (one.tokens, methods.index(one.method)))
     return Table(

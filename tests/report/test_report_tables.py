@@ -177,8 +177,21 @@ def test_ranking(cpu: Results) -> None:
     )
     short = section("retrieval", cpu)
     assert short is not None
-    assert [row[1] for row in short.tables[0].rows[:3]] == ["exact", "mra", "mra close"]
-    assert len(short.tables[0].rows) == 6
+    library, reference = short.tables
+    assert library.caption == "Standard library, 40 documents (held out)"
+    assert library.header[:3] == ("tokens", "MRR, exact", "mra: speed-up")
+    assert library.header[-1] == "mra close: overlap@10"
+    assert [row[0] for row in library.rows] == ["512", "2048"]
+    assert library.rows[1][1] == "0.800"
+    assert library.rows[1][-3:] == ("1.6x", "0.768", "98%")
+
+
+def test_a_method_that_was_not_searched_at_a_length_is_left_open(read: Read) -> None:
+    entries = [retrieval("standard library", *one) for one in [("mra", 512), ("mra close", 2048)]]
+    shown = section("retrieval", read(results(entries))[0])
+    assert shown is not None
+    assert [row[2] for row in shown.tables[0].rows] == ["1.2x", "n/a"]
+    assert [row[-1] for row in shown.tables[0].rows] == ["n/a", "98%"]
 
 
 def test_what_was_not_searched_has_no_table(read: Read) -> None:
