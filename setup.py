@@ -10,6 +10,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 SOURCE = Path("ops", "native", "source")
 FLAGS = os.environ.get("MRA_NATIVE_FLAGS", "").split()
@@ -23,18 +24,13 @@ ARM = platform.machine().lower() in ("aarch64", "arm64")
 TARGETS = {"portable": ([], 16, 8 if ARM else 4)}
 if X86:
     TARGETS["avx2"] = (["-mavx2", "-mfma"], 32, 4)
-    TARGETS["avx512"] = (
-        [
-            "-mavx512f",
-            "-mavx512bw",
-            "-mavx512vl",
-            "-mavx512dq",
-            "-mfma",
-            "-mprefer-vector-width=512",
-        ],
-        64,
-        8,
-    )
+    AVX512 = [
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
+        "-mprefer-vector-width=512",
+    ]
+    TARGETS["avx512"] = (AVX512, 64, 8)
+    # Kernels for bfloat16 alone, which need a compiler since GCC 10 or Clang 9.
+    TARGETS["avx512_bf16"] = ([*AVX512, "-mavx512bf16", "-DMRA_BFLOAT16_PAIRS"], 64, 8)
 
 
 class BuildLibrary(build_ext):
@@ -51,14 +47,19 @@ class BuildLibrary(build_ext):
 
     def build_extension(self, extension: Extension) -> None:
         """Compiles and links. That it fails is no error, as the extension is optional."""
-        objects = [
-            *self._compile("library.cpp", ["-DMRA_HAS_X86_TARGETS"] if X86 else []),
-            *self._compile("scheduling.cpp", []),
-        ]
+        objects = self._compile("scheduling.cpp", [])
+        offered = []
         for target, (flags, width, rows) in TARGETS.items():
             macros = [f"-DMRA_TARGET={target}", f"-DMRA_VECTOR_BYTES={width}"]
             macros.append(f"-DMRA_TILE_ROWS={rows}")
-            objects += self._compile("kernels.cpp", [*flags, *macros], target)
+            try:
+                objects += self._compile("kernels.cpp", [*flags, *macros], target)
+            except CompileError:
+                if target != "avx512_bf16":
+                    raise
+                continue
+            offered.append(f"-DMRA_HAS_{target.upper()}")
+        objects += self._compile("library.cpp", offered)
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(extension.name),

@@ -16,7 +16,8 @@ import torch
 
 from .call import INTERFACE, Call
 
-# The kernels to take instead of the best ones: "avx512", "avx2" or "portable".
+# The kernels to take instead of the best ones: "avx512_bf16", "avx512",
+# "avx2" or "portable".
 _VARIABLE = "MRA_NATIVE_TARGET"
 _FILE = Path(__file__).with_name("libmra.so")
 _NO_MEMORY = 1

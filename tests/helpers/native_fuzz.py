@@ -19,7 +19,7 @@ from mra_plugin.ops.native import library
 from .agreement import LIMITS, compare
 from .attention_calls import random_inputs
 
-TARGETS = ("avx512", "avx2", "portable")
+TARGETS = ("avx512_bf16", "avx512", "avx2", "portable")
 
 # Of few tokens that happen to cancel, narrow types leave less.
 FUZZ_LIMITS = {**LIMITS, torch.bfloat16: 4e-2, torch.float16: 1e-2}

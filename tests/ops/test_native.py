@@ -10,13 +10,15 @@ import pytest
 import torch
 from helpers.agreement import compare
 from helpers.attention_calls import padding_mask, random_inputs, run
-from helpers.native_fuzz import fuzz, targets_here
+from helpers.native_fuzz import TARGETS, fuzz, targets_here
 
 from mra_plugin.ops import mra_attention
 from mra_plugin.ops.native import library
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+INFO = Path("/proc/cpuinfo")
+PROCESSOR = INFO.read_text() if INFO.exists() else ""
 CLOSE = {"coarse_key_size": 4, "salient_keys": 5, "block_score": "mass", "selection": "per_row"}
 
 needs_library = pytest.mark.skipif(bool(library.why_missing), reason=library.why_missing)
@@ -83,9 +85,40 @@ def test_every_set_of_kernels_agrees(target: str, dtype: torch.dtype) -> None:
 
 
 @needs_library
-@pytest.mark.parametrize("options", [{"block_per_row": 3}, {"block_per_row": 2, **CLOSE}])
-def test_any_number_of_threads_gives_the_same_bits(options: dict[str, object]) -> None:
-    inputs = random_inputs(2, 3, 700, dtype=torch.float32)
+@pytest.mark.skipif(
+    "avx512_bf16" not in targets_here(), reason="the processor multiplies no pairs of bfloat16"
+)
+def test_pairs_serve_bfloat16_alone() -> None:
+    """Their weights are rounded, which shows that it was they."""
+    for dtype, same in ((torch.float32, True), (torch.bfloat16, False)):
+        inputs = random_inputs(1, 1, 200, dtype=dtype)
+        with library.using("avx512"):
+            without = mra_attention(*inputs, impl="native")
+        with library.using("avx512_bf16"):
+            assert torch.equal(mra_attention(*inputs, impl="native"), without) == same
+
+
+@pytest.mark.skipif(
+    "avx512_bf16" not in PROCESSOR or not COMPILER, reason="not this processor, or no compiler"
+)
+def test_the_best_kernels_are_there_and_come_first() -> None:
+    assert targets_here() == list(TARGETS)
+    assert "MRA_NATIVE_TARGET" in os.environ or library.target() == TARGETS[0]
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"block_per_row": 3}, torch.float32),
+        ({"block_per_row": 2, **CLOSE}, torch.float32),
+        ({"block_per_row": 2, **CLOSE}, torch.bfloat16),
+    ],
+)
+def test_any_number_of_threads_gives_the_same_bits(
+    options: dict[str, object], dtype: torch.dtype
+) -> None:
+    inputs = random_inputs(2, 3, 700, dtype=dtype)
     mask = padding_mask([700, 333], 700)
     before = torch.get_num_threads()
     results = []

@@ -8,12 +8,13 @@ namespace mra::MRA_TARGET {
 // Makes scores [rows, width] of further keys weights, e^(score - highest), and adds them up; what was
 // seen before is scaled to the new highest score.
 template <class T>
-void absorb_scores(const Sizes<T>& sizes, int64_t rows, int64_t width, Scratch<T>& scratch) {
+void absorb_scores(const Head<T>& head, int64_t rows, int64_t width, Scratch<T>& scratch) {
+  const Rows<Factor<T>> weights = as_factors(scratch.attention);
   for (int64_t i = 0; i < rows; ++i) {
     const T* row = scratch.attention[i];
     Vector<T> highest = all(-kInfinity<T>);
     for (int64_t j = 0; j < width; j += kLanes<T>) highest = greatest<T>(load(row + j), highest);
-    scratch.factor[i] = greater(greatest_lane<T>(highest), scratch.highest[i]);
+    scratch.factor[i] = greater(greatest_lane<T>(highest) * head.factor, scratch.highest[i]);
   }
   for (int64_t i = 0; i < rows; i += kLanes<T>) {
     const Vector<T> now = load(scratch.factor + i);
@@ -22,17 +23,17 @@ void absorb_scores(const Sizes<T>& sizes, int64_t rows, int64_t width, Scratch<T
     store(scratch.highest + i, now);
   }
   for (int64_t i = 0; i < rows; ++i) {
-    T* row = scratch.attention[i];
+    const T* row = scratch.attention[i];
     const T shift = scratch.highest[i] == -kInfinity<T> ? 0 : scratch.highest[i];
     Vector<T> sum = {};
     for (int64_t j = 0; j < width; j += kLanes<T>) {
-      const Vector<T> weight = exponential<T>(load(row + j) - shift);
-      store(row + j, weight);
+      const Vector<T> weight = exponential<T>(scores_at(head, row + j) - shift);
+      store(weights[i] + j, weight);
       sum += weight;
     }
     const T factor = scratch.factor[i];
     scratch.total[i] = scratch.total[i] * factor + sum_of_lanes<T>(sum);
-    if (factor != 1) scale_row(sizes.value_width, factor, scratch.out[i]);
+    if (factor != 1) scale_row(head.sizes.value_width, factor, scratch.out[i]);
   }
 }
 
@@ -40,13 +41,13 @@ template <class T>
 void attend_to_blocks(const Call& call, const Head<T>& head, int64_t x, Scratch<T>& scratch) {
   const Sizes<T>& sizes = head.sizes;
   const int64_t rows = head.row_count[x];
-  const Rows<T> query = {head.query[head.row_start[x]], head.query.stride};
+  const Rows<Factor<T>> query = {head.query[head.row_start[x]], head.query.stride};
   const int64_t count = list_chosen(head, x, scratch.blocks);
   const int64_t at_once = kChunk / sizes.columns;
   for (int64_t first = 0; first < count; first += at_once) {
     const int64_t blocks = lesser(at_once, count - first);
     // [rows, D] · [D, blocks · columns]
-    set_product_with_blocks(rows, call.channels, query.scalars(), head.key_columns, sizes.columns,
+    set_product_with_blocks(rows, steps<T>(call.channels), query.scalars(), head.key_columns, sizes.columns,
                             scratch.blocks + first, blocks, scratch.attention);
     for (int64_t n = 0; n < blocks; ++n) {
       const int64_t y = scratch.blocks[first + n];
@@ -56,10 +57,10 @@ void attend_to_blocks(const Call& call, const Head<T>& head, int64_t x, Scratch<
         for (int64_t j = own; j < sizes.columns; ++j) scores[i * kChunk + j] = -kInfinity<T>;
       }
     }
-    absorb_scores(sizes, rows, blocks * sizes.columns, scratch);
+    absorb_scores(head, rows, blocks * sizes.columns, scratch);
     // [rows, blocks · b] · [blocks · b, Dv]
-    add_product(rows, sizes.value_width, scratch.attention.scalars(),
-                chosen_rows(head, head.value, scratch.blocks + first, blocks), scratch.out);
+    add_product(rows, sizes.value_width, as_factors(scratch.attention).scalars(),
+                chosen_rows(head, head.value_rows, scratch.blocks + first, blocks), scratch.out);
   }
 }
 
@@ -67,17 +68,16 @@ template <class T>
 void attend_to_salient(const Call& call, const Head<T>& head, int64_t x, Scratch<T>& scratch) {
   const Sizes<T>& sizes = head.sizes;
   const int64_t rows = head.row_count[x];
-  const Rows<T> query = {head.query[head.row_start[x]], head.query.stride};
+  const Rows<Factor<T>> query = {head.query[head.row_start[x]], head.query.stride};
   bias_salient(head, x, scratch.salient_bias);
   for (int64_t first = 0; first < head.salient; first += kChunk) {
     const int64_t own = lesser(kChunk, head.salient - first), width = whole_lanes<T>(own);
-    set_product(rows, width, call.channels, query.scalars(),
-                Rows<T>{head.salient_keys.data + first, head.salient_keys.stride},
-                scratch.attention);
+    set_product(rows, width, steps<T>(call.channels), query.scalars(),
+                columns_from(head.salient_keys, first), scratch.attention);
     for (int64_t i = 0; i < rows; ++i) add_row(width, scratch.salient_bias + first, scratch.attention[i]);
-    absorb_scores(sizes, rows, width, scratch);
-    add_product(rows, sizes.value_width, own, scratch.attention.scalars(),
-                Rows<T>{head.salient_values[first], head.salient_values.stride}, scratch.out);
+    absorb_scores(head, rows, width, scratch);
+    add_product(rows, sizes.value_width, steps<T>(own), as_factors(scratch.attention).scalars(),
+                rows_from(head.salient_values, first), scratch.out);
   }
 }
 

@@ -19,9 +19,9 @@ bool read_results(const Call& call, const Head<T>& head, int64_t x, T* lse, T* d
     unknown |= own != own;
     lse[i] = own == -kInfinity<T> ? kInfinity<T> : own;
     read_token(call.type, Token(call.out, head.batch, head.head, place), call.value_channels, row);
-    const T* grad = head.grad_out[rank];
+    const auto* grad = head.grad_out[rank];
     T sum = 0;
-    for (int64_t c = 0; c < call.value_channels; ++c) sum += grad[c] * row[c];
+    for (int64_t c = 0; c < call.value_channels; ++c) sum += number(grad[c]) * row[c];
     if (call.grad_lse.data) sum -= number_at<T>(call.grad_lse, head.batch, head.head, place);
     delta[i] = sum;
   }
@@ -41,11 +41,13 @@ void differentiate_cells(const Call& call, const Head<T>& head, int64_t first, i
     for (int64_t i = 0; i < rows; i += kLanes<T>) {
       store(scratch.factor + i, exponential<T>(scratch.reference[n] - load(lse + i)));
     }
-    const Rows<T> grad_out = {head.grad_out[head.row_start[first + n]], head.grad_out.stride};
-    set_product(1, sizes.value_width, rows, Scalars<T>{scratch.factor, 0, 1}, grad_out,
-                Rows<T>{scratch.pulled[n], 0});
     T sum = 0;
-    for (int64_t i = 0; i < rows; ++i) sum += scratch.factor[i] * delta[i];
+    clear(scratch.pulled[n], sizes.value_width);
+    for (int64_t i = 0; i < rows; ++i) {
+      const auto* grad = head.grad_out[head.row_start[first + n] + i];
+      add_row(sizes.value_width, grad, scratch.pulled[n], scratch.factor[i]);
+      sum += scratch.factor[i] * delta[i];
+    }
     scratch.pulled_delta[n] = sum;
   }
   // [count, Dv] · [Dv, Z]
@@ -67,17 +69,42 @@ void differentiate_cells(const Call& call, const Head<T>& head, int64_t first, i
               scratch.grad_means);
 }
 
+// Two rows side by side, so that what they are summed over are queries; and rows as they are.
+template <class T>
+void pair_rows(int64_t rows, int64_t width, Rows<T> from, Rows<Factor<T>> pairs) {
+  for (int64_t i = 0; i < rows; i += 2) {
+    for (int64_t j = 0; j < width; j += kLanes<T>) {
+      const Vector<T> second = i + 1 < rows ? load(from[i + 1] + j) : Vector<T>{};
+      store_pairs(pairs[i / 2] + 2 * j, load(from[i] + j), second);
+    }
+  }
+}
+
+template <class T>
+void narrow_rows(int64_t rows, int64_t width, Rows<T> numbers) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < width; j += kLanes<T>) {
+      store(as_factors(numbers)[i] + j, load(numbers[i] + j));
+    }
+  }
+}
+
 // Scores become weights, and the products of output gradients and values become score gradients.
 template <class T>
-void weigh_and_differentiate(int64_t rows, int64_t width, const T* lse, const T* delta,
-                             Scratch<T>& scratch) {
+void weigh_and_differentiate(const Head<T>& head, int64_t rows, int64_t width, const T* lse,
+                             const T* delta, Scratch<T>& scratch) {
   for (int64_t i = 0; i < rows; ++i) {
     T *weights = scratch.attention[i], *grads = scratch.grad_attention[i];
     for (int64_t j = 0; j < width; j += kLanes<T>) {
-      const Vector<T> weight = exponential<T>(load(weights + j) - lse[i]);
+      const Vector<T> weight = exponential<T>(scores_at(head, weights + j) - lse[i]);
       store(weights + j, weight);
       store(grads + j, weight * (load(grads + j) - delta[i]));
     }
+  }
+  if constexpr (kPairs<T>) {
+    pair_rows(rows, width, scratch.attention, as_factors(scratch.attention));
+    pair_rows(rows, width, scratch.grad_attention, scratch.grad_pairs);
+    narrow_rows(rows, width, scratch.grad_attention);
   }
 }
 
@@ -85,34 +112,34 @@ void weigh_and_differentiate(int64_t rows, int64_t width, const T* lse, const T*
 template <class T>
 struct Keys {
   int64_t count;
-  Rows<T> rows;                       // [count, D]
-  Rows<T> grad_key, grad_value;       // [count, D], [count, Dv]
+  Rows<T> grad_key, grad_value;  // [count, D], [count, Dv]
 };
 
 template <class T>
 struct Queries {
   int64_t count;
-  Rows<T> rows, grad_out;  // [count, D], [count, Dv]
-  const T *lse, *delta;    // [count]
+  Rows<Factor<T>> rows, grad_out;                  // [count, D], [count, Dv]
+  Rows<Factor<T>> stacked_rows, stacked_grad_out;  // as right sides of products
+  const T *lse, *delta;                            // [count]
 };
 
 // Adds to the gradients of keys and values.
 template <class T>
 void collect(const Sizes<T>& sizes, const Queries<T>& queries, const Keys<T>& keys, int64_t at,
              Scratch<T>& scratch) {
-  const Rows<T> weights = {scratch.attention.data + at, kChunk};
-  const Rows<T> grads = {scratch.grad_attention.data + at, kChunk};
-  add_product(keys.count, sizes.width, queries.count, grads.transposed(), queries.rows,
+  const auto weights = columns_from(as_factors(scratch.attention), at);
+  const auto grads = columns_from(kPairs<T> ? scratch.grad_pairs : as_factors(scratch.grad_attention), at);
+  const int64_t depth = steps<T>(queries.count);
+  add_product(keys.count, sizes.width, depth, grads.transposed(), queries.stacked_rows,
               keys.grad_key);
-  add_product(keys.count, sizes.value_width, queries.count, weights.transposed(),
-              queries.grad_out, keys.grad_value);
+  add_product(keys.count, sizes.value_width, depth, weights.transposed(), queries.stacked_grad_out,
+              keys.grad_value);
 }
 
 template <class T>
 Keys<T> keys_of_block(const Head<T>& head, int64_t y, const Sums<T>& sums) {
   const int64_t at = y * head.sizes.block;
   return {lesser(head.sizes.block, head.keys - at),
-          {head.key[at], head.key.stride},
           {sums.key[at], sums.key.stride},
           {sums.value[at], sums.value.stride}};
 }
@@ -120,7 +147,6 @@ Keys<T> keys_of_block(const Head<T>& head, int64_t y, const Sums<T>& sums) {
 template <class T>
 Keys<T> salient_from(const Head<T>& head, int64_t first, const Sums<T>& sums) {
   return {lesser(kChunk, head.salient - first),
-          {head.salient_key_rows[first], head.salient_key_rows.stride},
           {sums.salient_key[first], sums.salient_key.stride},
           {sums.salient_value[first], sums.salient_value.stride}};
 }
@@ -135,16 +161,16 @@ void differentiate_row(const Call& call, const Head<T>& head, int64_t x, const Q
     const int64_t blocks = lesser(at_once, chosen - first);
     const int32_t* own = scratch.blocks + first;
     // [rows, D] · [D, blocks · columns] and [rows, Dv] · [Dv, blocks · columns]
-    set_product_with_blocks(queries.count, call.channels, queries.rows.scalars(), head.key_columns,
+    set_product_with_blocks(queries.count, steps<T>(call.channels), queries.rows.scalars(), head.key_columns,
                             sizes.columns, own, blocks, scratch.attention);
-    set_product_with_blocks(queries.count, call.value_channels, queries.grad_out.scalars(),
+    set_product_with_blocks(queries.count, steps<T>(call.value_channels), queries.grad_out.scalars(),
                             head.value_columns, sizes.columns, own, blocks,
                             scratch.grad_attention);
-    weigh_and_differentiate(queries.count, blocks * sizes.columns, queries.lse, queries.delta,
+    weigh_and_differentiate(head, queries.count, blocks * sizes.columns, queries.lse, queries.delta,
                             scratch);
     // [rows, blocks · b] · [blocks · b, D]
-    add_product(queries.count, sizes.width, scratch.grad_attention.scalars(),
-                chosen_rows(head, head.key, own, blocks), scratch.grad_query);
+    add_product(queries.count, sizes.width, as_factors(scratch.grad_attention).scalars(),
+                chosen_rows(head, head.key_rows, own, blocks), scratch.grad_query);
     for (int64_t n = 0; n < blocks; ++n) {
       const Keys<T> keys = keys_of_block(head, own[n], sums);
       collect(sizes, queries, keys, n * sizes.columns, scratch);
@@ -155,18 +181,17 @@ void differentiate_row(const Call& call, const Head<T>& head, int64_t x, const Q
   for (int64_t first = 0; first < head.salient; first += kChunk) {
     const Keys<T> keys = salient_from(head, first, sums);
     const int64_t width = whole_lanes<T>(keys.count);
-    set_product(queries.count, width, call.channels, queries.rows.scalars(),
-                Rows<T>{head.salient_keys.data + first, head.salient_keys.stride},
-                scratch.attention);
-    set_product(queries.count, width, call.value_channels, queries.grad_out.scalars(),
-                Rows<T>{head.salient_value_columns.data + first, head.salient_value_columns.stride},
-                scratch.grad_attention);
+    set_product(queries.count, width, steps<T>(call.channels), queries.rows.scalars(),
+                columns_from(head.salient_keys, first), scratch.attention);
+    set_product(queries.count, width, steps<T>(call.value_channels), queries.grad_out.scalars(),
+                columns_from(head.salient_value_columns, first), scratch.grad_attention);
     for (int64_t i = 0; i < queries.count; ++i) {
       add_row(width, scratch.salient_bias + first, scratch.attention[i]);
     }
-    weigh_and_differentiate(queries.count, width, queries.lse, queries.delta, scratch);
-    add_product(queries.count, sizes.width, keys.count, scratch.grad_attention.scalars(), keys.rows,
-                scratch.grad_query);
+    weigh_and_differentiate(head, queries.count, width, queries.lse, queries.delta, scratch);
+    add_product(queries.count, sizes.width, steps<T>(keys.count),
+                as_factors(scratch.grad_attention).scalars(),
+                rows_from(head.salient_key_rows, first), scratch.grad_query);
     collect(sizes, queries, keys, 0, scratch);
   }
 }
@@ -191,9 +216,13 @@ void differentiate_group(const Call& call, const Head<T>& head, int64_t group, S
       if (coarse) add_row(sizes.width, scratch.grad_means[n], grad);
       scale_row(sizes.width, 1 / static_cast<T>(rows), grad);
     }
+    const Rows<Factor<T>> query = {head.query[start], head.query.stride};
+    const Rows<Factor<T>> grad_out = {head.grad_out[start], head.grad_out.stride};
     const Queries<T> queries = {rows,
-                                {head.query[start], head.query.stride},
-                                {head.grad_out[start], head.grad_out.stride},
+                                query,
+                                grad_out,
+                                stacked<T>(rows, sizes.width, query, scratch.stacked_query),
+                                stacked<T>(rows, sizes.value_width, grad_out, scratch.stacked_grad_out),
                                 scratch.lse + n * sizes.columns,
                                 scratch.delta + n * sizes.columns};
     differentiate_row(call, head, x, queries, sums, scratch);

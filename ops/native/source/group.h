@@ -82,10 +82,26 @@ int64_t list_chosen(const Head<T>& head, int64_t x, int32_t* blocks) {
 
 // Keys or values of some key blocks, as the right side of a product.
 template <class T>
-inline Pieces<T> chosen_rows(const Head<T>& head, Rows<T> tokens, const int32_t* blocks,
-                             int64_t count) {
-  return {tokens.data,     tokens.stride, blocks, count, head.sizes.block, head.keys,
-          head.sizes.columns};
+inline Pieces<Factor<T>> chosen_rows(const Head<T>& head, Rows<Factor<T>> tokens,
+                                     const int32_t* blocks, int64_t count) {
+  return {tokens.data,       tokens.stride,
+          blocks,            count,
+          steps<T>(head.sizes.block), steps<T>(head.keys),
+          steps<T>(head.sizes.columns)};
+}
+
+// Scores as products gave them, in numbers that exponentials take.
+template <class T>
+inline Vector<T> scores_at(const Head<T>& head, const T* products) {
+  return kPairs<T> ? load(products) * head.factor : load(products);
+}
+
+// Where weights stand as the left side of a product: where they were computed. Pairs take half as
+// much room, so that they are written behind what is read.
+template <class T>
+inline Rows<Factor<T>> as_factors(Rows<T> weights) {
+  return {reinterpret_cast<Factor<T>*>(weights.data),
+          weights.stride * static_cast<int64_t>(sizeof(T) / sizeof(Factor<T>))};
 }
 
 // -infinity for salient keys that a query block sees in a chosen block, 0 for others.

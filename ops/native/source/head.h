@@ -79,6 +79,11 @@ struct Sizes {
         salient_columns(whole_lanes<T>(salient)),
         width(whole_lanes<T>(call.channels)),
         value_width(whole_lanes<T>(call.value_channels)) {}
+
+  // Numbers of a block with a key in each column.
+  int64_t numbers_of_block(int64_t channels) const {
+    return steps<T>(channels) * kStep<Factor<T>> * columns;
+  }
 };
 
 // What backwards collect; heads are cut into pieces of query blocks with sums of their own.
@@ -106,8 +111,12 @@ struct Head {
   bool exact;             // all keys are exact for all queries
   bool unknown_value;     // a real value is no number
 
-  Rows<T> query, key, value;  // by rank; in the call's own memory where it can be read from there
-  T* key_columns;             // s·k by block: [Y, D, columns]
+  // By rank; in the call's own memory where it can be read from there.
+  Rows<Factor<T>> query, key, value;
+  // Scores are products with these times `factor`: s·k and 1, or k and s where products are of pairs.
+  Factor<T>* key_columns;     // by block: [Y, D, columns]
+  T factor;
+  Rows<Factor<T>> value_rows; // as the right side of a product, [Nk, Dv]
   Rows<T> query_means;        // [X, D]
   Rows<T> cell_keys;          // s·k̂ transposed: [D, Z]
   Rows<T> cell_values;        // [Z, Dv]
@@ -117,18 +126,19 @@ struct Head {
   int64_t salient;            // how many there are
   int64_t* salient_places;    // their ranks, rising
   bool* is_salient;           // by rank
-  Rows<T> salient_keys;       // s·k transposed: [D, g]
-  Rows<T> salient_values;     // [g, Dv]
+  Rows<Factor<T>> salient_keys;    // as key_columns: [D, g]
+  Rows<Factor<T>> salient_values;  // as value_rows: [g, Dv]
 
   uint8_t* chosen;            // [rows, Y]
 
   // Of a backward alone.
-  Rows<T> grad_out;              // by rank, [Nq, Dv]
-  T* value_columns;              // by block: [Y, Dv, columns]
+  Rows<Factor<T>> grad_out;      // by rank, [Nq, Dv]
+  Factor<T>* value_columns;      // by block: [Y, Dv, columns]
+  Rows<Factor<T>> key_rows;      // as the right side of a product, [Nk, D]
   Rows<T> cell_key_rows;         // k̂, [Z, D]
   Rows<T> cell_value_columns;    // [Dv, Z]
-  Rows<T> salient_key_rows;      // [g, D]
-  Rows<T> salient_value_columns; // [Dv, g]
+  Rows<Factor<T>> salient_key_rows;      // as key_rows: [g, D]
+  Rows<Factor<T>> salient_value_columns; // [Dv, g]
   int64_t pieces;
   Sums<T>* sums;                 // one for each piece
 
@@ -163,15 +173,19 @@ template <class T>
 void Head<T>::carve(const Call& call, bool backward, Carver& carver) {
   const Sizes<T>& s = sizes;
   const bool has_salient = s.salient > 0;
+  constexpr int64_t step = kStep<Factor<T>>;
+  const int64_t key_steps = steps<T>(call.keys);
+  factor = kPairs<T> ? static_cast<T>(call.scale) : 1;
   key_places = carver.take<int32_t>(call.keys);
   query_places = carver.take<int32_t>(call.queries);
   row_start = carver.take<int32_t>(s.rows);
   row_count = carver.take<int32_t>(s.rows);
   // Room for copies, where the call's own memory won't do.
-  query = carver.rows<T>(call.queries, s.width);
-  key = carver.rows<T>(call.keys, s.width);
-  value = carver.rows<T>(call.keys, s.value_width);
-  key_columns = carver.take<T>(s.blocks_y * call.channels * s.columns);
+  query = carver.rows<Factor<T>>(call.queries, s.width);
+  key = carver.rows<Factor<T>>(call.keys, s.width);
+  value = carver.rows<Factor<T>>(call.keys, s.value_width);
+  key_columns = carver.take<Factor<T>>(s.blocks_y * s.numbers_of_block(call.channels));
+  value_rows = carver.rows<Factor<T>>(kPairs<T> ? key_steps : 0, step * s.value_width);
   query_means = carver.rows<T>(s.rows, s.width);
   cell_keys = carver.rows<T>(call.channels, s.cell_columns);
   cell_values = carver.rows<T>(s.cells, s.value_width);
@@ -180,8 +194,9 @@ void Head<T>::carve(const Call& call, bool backward, Carver& carver) {
   block_counts = carver.take<T>(s.blocks_y);
   is_salient = carver.take<bool>(call.keys);
   salient_places = carver.take<int64_t>(s.salient);
-  salient_keys = carver.rows<T>(has_salient ? call.channels : 0, s.salient_columns);
-  salient_values = carver.rows<T>(s.salient, s.value_width);
+  salient_keys = carver.rows<Factor<T>>(has_salient ? steps<T>(call.channels) : 0,
+                                        step * s.salient_columns);
+  salient_values = carver.rows<Factor<T>>(steps<T>(s.salient), step * s.value_width);
   chosen = carver.take<uint8_t>(s.rows * s.blocks_y);
   cell_key_rows = carver.rows<T>(s.cells, s.width);
 
@@ -198,11 +213,13 @@ void Head<T>::carve(const Call& call, bool backward, Carver& carver) {
     importance = carver.take<T>(key_count);
     return;
   }
-  grad_out = carver.rows<T>(call.queries, s.value_width);
-  value_columns = carver.take<T>(s.blocks_y * call.value_channels * s.columns);
+  grad_out = carver.rows<Factor<T>>(call.queries, s.value_width);
+  value_columns = carver.take<Factor<T>>(s.blocks_y * s.numbers_of_block(call.value_channels));
+  key_rows = carver.rows<Factor<T>>(kPairs<T> ? key_steps : 0, step * s.width);
   cell_value_columns = carver.rows<T>(call.value_channels, s.cell_columns);
-  salient_key_rows = carver.rows<T>(s.salient, s.width);
-  salient_value_columns = carver.rows<T>(has_salient ? call.value_channels : 0, s.salient_columns);
+  salient_key_rows = carver.rows<Factor<T>>(steps<T>(s.salient), step * s.width);
+  salient_value_columns = carver.rows<Factor<T>>(has_salient ? steps<T>(call.value_channels) : 0,
+                                                 step * s.salient_columns);
   pieces = backward_pieces(call);
   sums = carver.take<Sums<T>>(pieces);
   for (int64_t piece = 0; piece < pieces; ++piece) {

@@ -1,5 +1,5 @@
 // All stages for one kind of processor. Compiled once for each, with its own flags, MRA_TARGET,
-// MRA_VECTOR_BYTES and MRA_TILE_ROWS.
+// MRA_VECTOR_BYTES and MRA_TILE_ROWS. With MRA_BFLOAT16_PAIRS it is the kernels for bfloat16 alone.
 #include <new>
 
 #include "attending.h"
@@ -68,20 +68,23 @@ void prepare(const Call& call, bool backward, int64_t number, void* slot) {
     return;
   }
 
-  const auto ordered_keys = [&](const Tensor& x, int64_t channels, int64_t width, Rows<T> room) {
+  const auto ordered_keys = [&](const Tensor& x, int64_t channels, int64_t width,
+                                Rows<Factor<T>> room) {
     return tokens_in_order(call, head, x, channels, width, head.key_places, head.keys,
                            head.keys_in_order, room);
   };
-  const auto ordered_queries = [&](const Tensor& x, int64_t channels, int64_t width, Rows<T> room) {
+  const auto ordered_queries = [&](const Tensor& x, int64_t channels, int64_t width,
+                                   Rows<Factor<T>> room) {
     return tokens_in_order(call, head, x, channels, width, head.query_places, head.queries,
                            head.queries_in_order, room);
   };
-  // A forward reads queries as scalars only.
-  const int64_t query_width = backward ? sizes.width : call.channels;
+  // A forward reads queries as scalars only, or as pairs of them.
+  const int64_t query_width = backward || kPairs<T> ? sizes.width : call.channels;
   head.query = ordered_queries(call.query, call.channels, query_width, head.query);
   head.key = ordered_keys(call.key, call.channels, sizes.width, head.key);
   head.value = ordered_keys(call.value, call.value_channels, sizes.value_width, head.value);
   turn_blocks(sizes, head.key, head.keys, call.channels, static_cast<T>(call.scale), head.key_columns);
+  head.value_rows = stacked<T>(head.keys, sizes.value_width, head.value, head.value_rows);
   pool_queries(call, head);
   if (backward) {
     recall_salient(call, head);
@@ -92,12 +95,13 @@ void prepare(const Call& call, bool backward, int64_t number, void* slot) {
   pack_salient(call, backward, head);
   if (!head.exact) pool_cells(call, head);
   if (!backward) {
-    head.unknown_value = !call.full && has_unknown(head.value, head.keys, sizes.value_width);
+    head.unknown_value = !call.full && has_unknown<T>(head.value, head.keys, sizes.value_width);
     if (!head.exact && !call.per_row) choose_globally(call, head);
     return;
   }
   head.grad_out = ordered_queries(call.grad_out, call.value_channels, sizes.value_width, head.grad_out);
   turn_blocks(sizes, head.value, head.keys, call.value_channels, static_cast<T>(1), head.value_columns);
+  head.key_rows = stacked<T>(head.keys, sizes.width, head.key, head.key_rows);
   if (head.exact) return;
   for (int64_t c = 0; c < call.value_channels; ++c) {
     T* row = head.cell_value_columns[c];
@@ -131,7 +135,12 @@ template <class T>
 constexpr Kernels kKernels = {slot_bytes<T>, scratch_bytes<T>, shares<T>, prepare<T>,
                               attend<T>,     differentiate<T>, finish<T>};
 
+#ifdef MRA_BFLOAT16_PAIRS
+extern const Kernels kBfloat16;
+const Kernels kBfloat16 = kKernels<float>;
+#else
 extern const KernelSets kSets;
 const KernelSets kSets = {kKernels<float>, kKernels<double>};
+#endif
 
 }  // namespace mra::MRA_TARGET

@@ -8,12 +8,17 @@ namespace mra {
 namespace portable {
 extern const KernelSets kSets;
 }
-#ifdef MRA_HAS_X86_TARGETS
+#ifdef MRA_HAS_AVX512
 namespace avx2 {
 extern const KernelSets kSets;
 }
 namespace avx512 {
 extern const KernelSets kSets;
+}
+#endif
+#ifdef MRA_HAS_AVX512_BF16
+namespace avx512_bf16 {
+extern const Kernels kBfloat16;
 }
 #endif
 
@@ -22,22 +27,30 @@ namespace {
 struct Target {
   const char* name;
   const KernelSets* sets;
+  const Kernels* bfloat16;  // for that type alone; null: those of the set serve it
   bool (*runs_here)();
 };
 
+#ifdef MRA_HAS_AVX512
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("fma");
+}
+#endif
+
 // The best that a processor can run comes first.
 const Target kTargets[] = {
-#ifdef MRA_HAS_X86_TARGETS
-    {"avx512", &avx512::kSets,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("fma");
-     }},
-    {"avx2", &avx2::kSets,
+#ifdef MRA_HAS_AVX512_BF16
+    {"avx512_bf16", &avx512::kSets, &avx512_bf16::kBfloat16,
+     [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }},
+#endif
+#ifdef MRA_HAS_AVX512
+    {"avx512", &avx512::kSets, nullptr, has_avx512},
+    {"avx2", &avx2::kSets, nullptr,
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif
-    {"portable", &portable::kSets, [] { return true; }},
+    {"portable", &portable::kSets, nullptr, [] { return true; }},
 };
 
 const Target* find(const char* name) {
@@ -67,6 +80,7 @@ MRA_EXPORT int64_t mra_run(const mra::Call* call, int64_t backward, const char* 
   const mra::Target* found = mra::find(target);
   if (!found) return 2;
   const mra::KernelSets& sets = *found->sets;
-  const mra::Kernels& kernels = call->type == mra::kFloat64 ? sets.wide : sets.narrow;
-  return mra::run(*call, backward != 0, kernels, threads, parallel_for) ? 0 : 1;
+  const mra::Kernels* kernels = call->type == mra::kFloat64 ? &sets.wide : &sets.narrow;
+  if (call->type == mra::kBfloat16 && found->bfloat16) kernels = found->bfloat16;
+  return mra::run(*call, backward != 0, *kernels, threads, parallel_for) ? 0 : 1;
 }

@@ -55,40 +55,84 @@ void order_tokens(const Call& call, Head<T>& head) {
 //
 // `width` is how many channels can be read of each row; behind the last one stand zeros.
 template <class T>
-Rows<T> tokens_in_order(const Call& call, const Head<T>& head, const Tensor& x, int64_t channels,
+Rows<Factor<T>> tokens_in_order(const Call& call, const Head<T>& head, const Tensor& x, int64_t channels,
                         int64_t width, const int32_t* places, int64_t count, bool in_order,
-                        Rows<T> room) {
-  const bool same_type = call.type == kFloat32 || call.type == kFloat64;
+                        Rows<Factor<T>> room) {
+  using F = Factor<T>;
+  const bool same_type = kPairs<T> || call.type == kFloat32 || call.type == kFloat64;
   // Rows far apart cost more each time that they are read than a copy does.
   const bool near = x.strides[2] >= width && x.strides[2] <= 2 * width;
   if (same_type && in_order && x.strides[3] == 1 && near && width == channels) {
-    return {Token(x, head.batch, head.head, 0).template at<T>(), x.strides[2]};
+    return {Token(x, head.batch, head.head, 0).template at<F>(), x.strides[2]};
   }
   for (int64_t n = 0; n < count; ++n) {
-    T* row = room[n];
+    F* row = room[n];
     read_token(call.type, Token(x, head.batch, head.head, places[n]), channels, row);
-    for (int64_t c = channels; c < width; ++c) row[c] = 0;
+    for (int64_t c = channels; c < width; ++c) row[c] = F{};
   }
   return room;
 }
 
-// Blocks of tokens with a key in each column: [Y, C, columns], times a factor, 0 behind the last key.
-template <class T>
-void turn_blocks(const Sizes<T>& sizes, Rows<T> tokens, int64_t count, int64_t channels, T factor,
-                 T* blocks) {
-  for (int64_t start = 0; start < count; start += sizes.block) {
-    const int64_t own = lesser(sizes.block, count - start);
-    for (int64_t c = 0; c < channels; ++c) {
-      T* row = blocks + c * sizes.columns;
-      for (int64_t j = 0; j < own; ++j) row[j] = factor * tokens[start + j][c];
-      for (int64_t j = own; j < sizes.columns; ++j) row[j] = 0;
+// Some tokens with one in each column, [C, columns], times `factor` unless products are of pairs;
+// 0 behind the last. row(j) is where token j lies.
+template <class T, class Row>
+void turn(int64_t count, int64_t columns, int64_t channels, Row row, T factor, Factor<T>* to) {
+  constexpr int64_t step = kStep<Factor<T>>;
+  for (int64_t c = 0; c < channels; c += step) {
+    for (int64_t j = 0; j < count; ++j) {
+      if constexpr (kPairs<T>) {
+        __builtin_memcpy(to + j * step, row(j) + c, step * sizeof(*to));
+      } else {
+        to[j] = factor * row(j)[c];
+      }
     }
-    blocks += channels * sizes.columns;
+    for (int64_t j = step * count; j < step * columns; ++j) to[j] = {};
+    to += step * columns;
   }
 }
 
+// The same, block by block: [Y, C, columns].
 template <class T>
-inline void add_row(int64_t width, const T* row, T* sum) {
+void turn_blocks(const Sizes<T>& sizes, Rows<Factor<T>> tokens, int64_t count, int64_t channels,
+                 T factor, Factor<T>* blocks) {
+  for (int64_t start = 0; start < count; start += sizes.block) {
+    const auto row = [&](int64_t j) { return tokens[start + j]; };
+    turn<T>(lesser(sizes.block, count - start), sizes.columns, channels, row, factor, blocks);
+    blocks += sizes.numbers_of_block(channels);
+  }
+}
+
+// Some tokens as the right side of a product that sums over them.
+template <class T, class Row>
+void stack(int64_t count, int64_t width, Row row, Rows<Factor<T>> to) {
+  if constexpr (kPairs<T>) {
+    for (int64_t j = 0; j < count; j += 2) {
+      for (int64_t c = 0; c < width; c += kLanes<T>) {
+        const auto second = j + 1 < count ? load_bits(row(j + 1) + c) : Integers<T>{};
+        store_pairs(to[j / 2] + 2 * c, load_bits(row(j) + c), second);
+      }
+    }
+  } else {
+    for (int64_t j = 0; j < count; ++j) __builtin_memcpy(to[j], row(j), width * sizeof(T));
+  }
+}
+
+// The same for tokens that follow each other; without pairs they do as they are.
+template <class T>
+Rows<Factor<T>> stacked(int64_t count, int64_t width, Rows<Factor<T>> tokens,
+                        Rows<Factor<T>> room) {
+  if constexpr (!kPairs<T>) return tokens;
+  stack<T>(count, width, [&](int64_t j) { return tokens[j]; }, room);
+  return room;
+}
+
+template <class T, class F>
+inline void add_row(int64_t width, const F* row, T* sum, T factor) {
+  for (int64_t c = 0; c < width; c += kLanes<T>) store(sum + c, load(sum + c) + load(row + c) * factor);
+}
+
+template <class T, class F>
+inline void add_row(int64_t width, const F* row, T* sum) {
   for (int64_t c = 0; c < width; c += kLanes<T>) store(sum + c, load(sum + c) + load(row + c));
 }
 
@@ -111,8 +155,8 @@ void pool_queries(const Call& call, Head<T>& head) {
     clear(mean, head.sizes.width);
     const int64_t count = head.row_count[x];
     for (int64_t i = 0; i < count; ++i) {
-      const T* row = head.query[head.row_start[x] + i];
-      for (int64_t c = 0; c < channels; ++c) mean[c] += row[c];
+      const auto* row = head.query[head.row_start[x] + i];
+      for (int64_t c = 0; c < channels; ++c) mean[c] += number(row[c]);
     }
     scale_row(head.sizes.width, 1 / static_cast<T>(count), mean);
   }
@@ -156,7 +200,7 @@ void pool_cells(const Call& call, Head<T>& head) {
 
 // Whether a real token holds what is no number.
 template <class T>
-bool has_unknown(Rows<T> tokens, int64_t count, int64_t width) {
+bool has_unknown(Rows<Factor<T>> tokens, int64_t count, int64_t width) {
   Integers<T> found = {};
   for (int64_t n = 0; n < count; ++n) {
     for (int64_t c = 0; c < width; c += kLanes<T>) {
@@ -170,32 +214,21 @@ bool has_unknown(Rows<T> tokens, int64_t count, int64_t width) {
   return false;
 }
 
-// Copies salient keys and values next to each other.
+// Puts salient keys and values next to each other.
 template <class T>
 void pack_salient(const Call& call, bool backward, Head<T>& head) {
   const Sizes<T>& sizes = head.sizes;
-  const int64_t columns = whole_lanes<T>(head.salient);
-  const T scale = static_cast<T>(call.scale);
-  const auto turn = [&](Rows<T> tokens, int64_t channels, T factor, Rows<T> to) {
-    for (int64_t c = 0; c < channels; ++c) {
-      T* row = to[c];
-      for (int64_t j = 0; j < head.salient; ++j) {
-        row[j] = factor * tokens[head.salient_places[j]][c];
-      }
-      for (int64_t j = head.salient; j < columns; ++j) row[j] = 0;
-    }
-  };
-  turn(head.key, call.channels, scale, head.salient_keys);
-  for (int64_t j = 0; j < head.salient; ++j) {
-    const T* value = head.value[head.salient_places[j]];
-    for (int64_t c = 0; c < sizes.value_width; ++c) head.salient_values[j][c] = value[c];
-  }
+  const int64_t count = head.salient, columns = whole_lanes<T>(count);
+  if (!count) return;
+  const auto key = [&](int64_t j) { return head.key[head.salient_places[j]]; };
+  const auto value = [&](int64_t j) { return head.value[head.salient_places[j]]; };
+  head.salient_keys.stride = columns * kStep<Factor<T>>;
+  turn<T>(count, columns, call.channels, key, static_cast<T>(call.scale), head.salient_keys.data);
+  stack<T>(count, sizes.value_width, value, head.salient_values);
   if (!backward) return;
-  turn(head.value, call.value_channels, 1, head.salient_value_columns);
-  for (int64_t j = 0; j < head.salient; ++j) {
-    const T* key = head.key[head.salient_places[j]];
-    for (int64_t c = 0; c < sizes.width; ++c) head.salient_key_rows[j][c] = key[c];
-  }
+  head.salient_value_columns.stride = columns * kStep<Factor<T>>;
+  turn<T>(count, columns, call.value_channels, value, 1, head.salient_value_columns.data);
+  stack<T>(count, sizes.width, key, head.salient_key_rows);
 }
 
 }  // namespace mra::MRA_TARGET

@@ -1,14 +1,15 @@
 // The one product that all others are: rows of scalars times rows of vectors.
 #pragma once
 
-#include "vectors.h"
+#include "factors.h"
 
 namespace mra::MRA_TARGET {
 
 // Rows of scalars A(m, k), wherever they lie: a product reads its left side so, transposed or not.
-template <class T>
+// With pairs of numbers, k counts pairs.
+template <class F>
 struct Scalars {
-  const T* data;
+  const F* data;
   int64_t row, step;  // from m to m + 1, from k to k + 1
 };
 
@@ -19,16 +20,27 @@ struct Rows {
   int64_t stride;
 
   T* operator[](int64_t row) const { return data + row * stride; }
-  Scalars<T> scalars() const { return {data, stride, 1}; }
-  Scalars<T> transposed() const { return {data, 1, stride}; }
+  Scalars<T> scalars() const { return {data, stride, kStep<T>}; }
+  Scalars<T> transposed() const { return {data, kStep<T>, stride}; }
 };
+
+// A right side from some column or row on.
+template <class F>
+inline Rows<F> columns_from(Rows<F> b, int64_t column) {
+  return {b.data + column * kStep<F>, b.stride};
+}
+
+template <class F>
+inline Rows<F> rows_from(Rows<F> b, int64_t row) {
+  return {b[row / kStep<F>], b.stride};
+}
 
 // The right side B of a product, cut into pieces of rows that need not follow each other: piece p has
 // the rows from number places[p] · rows on. Each piece meets `left` columns of A, of which it needs
-// as many as it has rows.
-template <class T>
+// as many as it has rows. With pairs of numbers, rows and columns of A are counted in pairs.
+template <class F>
 struct Pieces {
-  const T* data;
+  const F* data;
   int64_t stride;
   const int32_t* places;
   int64_t count;
@@ -38,8 +50,8 @@ struct Pieces {
 
 constexpr int32_t kFirstPlace = 0;
 
-template <class T>
-inline Pieces<T> in_one_piece(int64_t depth, Rows<T> b) {
+template <class F>
+inline Pieces<F> in_one_piece(int64_t depth, Rows<F> b) {
   return {b.data, b.stride, &kFirstPlace, 1, depth, depth, depth};
 }
 
@@ -57,16 +69,18 @@ struct Tile {
   }
 
   // The vectors of B start anywhere: at b[n], each followed by those of further k.
-  void add(int64_t depth, Scalars<T> a, const T* const* b, int64_t b_stride) {
+  template <class A, class B>
+  void add(int64_t depth, Scalars<A> a, const B* const* b, int64_t b_stride) {
+    using Step = Steps<A, B>;
     for (int64_t k = 0; k < depth; ++k) {
-      Vector<T> right[N];
+      typename Step::Right right[N];
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) right[n] = load(b[n] + k * b_stride);
+      for (int n = 0; n < N; ++n) right[n] = Step::right(b[n] + k * b_stride);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
-        const Vector<T> left = all(a.data[m * a.row + k * a.step]);
+        const typename Step::Left left = Step::left(a.data + m * a.row + k * a.step);
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sums[m][n] += left * right[n];
+        for (int n = 0; n < N; ++n) Step::add(left, right[n], sums[m][n]);
       }
     }
   }
@@ -89,17 +103,19 @@ inline void in_tiles(int64_t rows, Work work) {
   for (; m < rows; ++m) work(Tile<T, 1, N>{}, m);
 }
 
-template <class T, int N, bool kAdd>
-void multiply_columns(int64_t rows, Scalars<T> a, const Pieces<T>& b, int64_t column, T* c,
+template <class T, int N, bool kAdd, class A, class B>
+void multiply_columns(int64_t rows, Scalars<A> a, const Pieces<B>& b, int64_t column, T* c,
                       int64_t c_stride) {
   in_tiles<T, N>(rows, [&](auto tile, int64_t m) {
     if (kAdd) tile.read(c + m * c_stride, c_stride);
     for (int64_t piece = 0; piece < b.count; ++piece) {
       const int64_t first = b.places[piece] * b.rows;
-      const T* starts[N];
-      for (int n = 0; n < N; ++n) starts[n] = b.data + first * b.stride + column + n * kLanes<T>;
-      const T* left = a.data + m * a.row + piece * b.left * a.step;
-      tile.add(lesser(b.rows, b.total - first), {left, a.row, a.step}, starts, b.stride);
+      const B* starts[N];
+      for (int n = 0; n < N; ++n) {
+        starts[n] = b.data + first * b.stride + (column + n * kLanes<T>) * kStep<B>;
+      }
+      const A* left = a.data + m * a.row + piece * b.left * a.step;
+      tile.add(lesser(b.rows, b.total - first), Scalars<A>{left, a.row, a.step}, starts, b.stride);
     }
     tile.write(c + m * c_stride, c_stride);
   });
@@ -107,8 +123,8 @@ void multiply_columns(int64_t rows, Scalars<T> a, const Pieces<T>& b, int64_t co
 
 // C = A B, or C += A B: C [rows, columns], A [rows, depth], B [depth, columns]. Columns come in whole
 // vectors. Each number is summed up in the order of k, whatever else is computed beside it.
-template <class T, bool kAdd>
-void multiply(int64_t rows, int64_t columns, Scalars<T> a, const Pieces<T>& b, T* c,
+template <class T, bool kAdd, class A, class B>
+void multiply(int64_t rows, int64_t columns, Scalars<A> a, const Pieces<B>& b, T* c,
               int64_t c_stride) {
   constexpr int64_t lanes = kLanes<T>;
   int64_t n = 0;
@@ -120,49 +136,49 @@ void multiply(int64_t rows, int64_t columns, Scalars<T> a, const Pieces<T>& b, T
   }
 }
 
-template <class T, int N>
-void multiply_vectors(int64_t rows, int64_t depth, Scalars<T> a, const T* const* b,
+template <class T, int N, class F>
+void multiply_vectors(int64_t rows, int64_t depth, Scalars<F> a, const F* const* b,
                       int64_t b_stride, T* c, int64_t c_stride) {
   in_tiles<T, N>(rows, [&](auto tile, int64_t m) {
-    tile.add(depth, {a.data + m * a.row, a.row, a.step}, b, b_stride);
+    tile.add(depth, Scalars<F>{a.data + m * a.row, a.row, a.step}, b, b_stride);
     tile.write(c + m * c_stride, c_stride);
   });
 }
 
 // C = A B: C [rows, count · width], A [rows, depth], B some blocks beside each other, [depth, width]
 // each. Two vectors at a time, of two blocks where these are narrow.
-template <class T>
-void set_product_with_blocks(int64_t rows, int64_t depth, Scalars<T> a, const T* data,
+template <class T, class F>
+void set_product_with_blocks(int64_t rows, int64_t depth, Scalars<F> a, const F* data,
                              int64_t width, const int32_t* places, int64_t count, Rows<T> c) {
   constexpr int64_t lanes = kLanes<T>;
-  const int64_t in_block = width / lanes, vectors = count * in_block;
+  const int64_t in_block = width / lanes, vectors = count * in_block, stride = width * kStep<F>;
   const auto start = [&](int64_t n) {
-    return data + places[n / in_block] * depth * width + n % in_block * lanes;
+    return data + places[n / in_block] * depth * stride + n % in_block * lanes * kStep<F>;
   };
   int64_t n = 0;
   for (; n + 2 <= vectors; n += 2) {
-    const T* const b[2] = {start(n), start(n + 1)};
-    multiply_vectors<T, 2>(rows, depth, a, b, width, c.data + n * lanes, c.stride);
+    const F* const b[2] = {start(n), start(n + 1)};
+    multiply_vectors<T, 2>(rows, depth, a, b, stride, c.data + n * lanes, c.stride);
   }
   if (n == vectors) return;
-  const T* const b[1] = {start(n)};
-  multiply_vectors<T, 1>(rows, depth, a, b, width, c.data + n * lanes, c.stride);
+  const F* const b[1] = {start(n)};
+  multiply_vectors<T, 1>(rows, depth, a, b, stride, c.data + n * lanes, c.stride);
 }
 
-template <class T>
-inline void set_product(int64_t rows, int64_t columns, int64_t depth, Scalars<T> a, Rows<T> b,
+template <class T, class A, class B>
+inline void set_product(int64_t rows, int64_t columns, int64_t depth, Scalars<A> a, Rows<B> b,
                         Rows<T> c) {
   multiply<T, false>(rows, columns, a, in_one_piece(depth, b), c.data, c.stride);
 }
 
-template <class T>
-inline void add_product(int64_t rows, int64_t columns, int64_t depth, Scalars<T> a, Rows<T> b,
+template <class T, class A, class B>
+inline void add_product(int64_t rows, int64_t columns, int64_t depth, Scalars<A> a, Rows<B> b,
                         Rows<T> c) {
   multiply<T, true>(rows, columns, a, in_one_piece(depth, b), c.data, c.stride);
 }
 
-template <class T>
-inline void add_product(int64_t rows, int64_t columns, Scalars<T> a, const Pieces<T>& b, Rows<T> c) {
+template <class T, class A, class B>
+inline void add_product(int64_t rows, int64_t columns, Scalars<A> a, const Pieces<B>& b, Rows<T> c) {
   multiply<T, true>(rows, columns, a, b, c.data, c.stride);
 }
 

@@ -10,12 +10,15 @@ namespace mra::MRA_TARGET {
 template <class T>
 void add_importance(const Call& call, Head<T>& head, int64_t first, int64_t count) {
   const Sizes<T>& sizes = head.sizes;
+  constexpr int64_t step = kStep<Factor<T>>;
   const int64_t columns = head.blocks_y * sizes.columns;
   const Rows<T> scores = {head.probe_scores.data, head.blocks_y * sizes.columns};
   for (int64_t y = 0; y < head.blocks_y; ++y) {
-    const Rows<T> keys = {head.key_columns + y * call.channels * sizes.columns, sizes.columns};
-    set_product(count, sizes.columns, call.channels, Scalars<T>{head.probes[first], head.probes.stride, 1},
-                keys, Rows<T>{scores.data + y * sizes.columns, scores.stride});
+    const Rows<Factor<T>> keys = {head.key_columns + y * sizes.numbers_of_block(call.channels),
+                                  step * sizes.columns};
+    set_product(count, sizes.columns, steps<T>(call.channels),
+                Scalars<T>{head.probes[first], head.probes.stride, step}, keys,
+                Rows<T>{scores.data + y * sizes.columns, scores.stride});
     const int64_t own = lesser(sizes.block, head.keys - y * sizes.block);
     for (int64_t p = 0; p < count; ++p) {
       for (int64_t j = own; j < sizes.columns; ++j) scores[p][y * sizes.columns + j] = -kInfinity<T>;
@@ -25,10 +28,10 @@ void add_importance(const Call& call, Head<T>& head, int64_t first, int64_t coun
     T* row = scores[p];
     Vector<T> highest = all(-kInfinity<T>);
     for (int64_t j = 0; j < columns; j += kLanes<T>) highest = greatest<T>(load(row + j), highest);
-    const T most = greatest_lane<T>(highest);
+    const T most = greatest_lane<T>(highest) * head.factor;
     Vector<T> sum = {};
     for (int64_t j = 0; j < columns; j += kLanes<T>) {
-      const Vector<T> weight = exponential<T>(load(row + j) - most);
+      const Vector<T> weight = exponential<T>(scores_at(head, row + j) - most);
       store(row + j, weight);
       sum += weight;
     }

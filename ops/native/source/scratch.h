@@ -32,6 +32,9 @@ struct Scratch {
   Rows<T> grad_attention;      // [b, kChunk]
   Rows<T> grad_query;          // [b, D]
   T *lse, *delta;              // [kGroup, b]
+  // Where products are of pairs, what they sum over queries by.
+  Rows<Factor<T>> grad_pairs;                       // [b, kChunk]
+  Rows<Factor<T>> stacked_query, stacked_grad_out;  // [b, D], [b, Dv]
 
   Scratch(const Call& call, bool backward, void* memory) {
     const Sizes<T> s(call);
@@ -57,6 +60,10 @@ struct Scratch {
       grad_query = carver.rows<T>(s.block, s.width);
       lse = carver.take<T>(kGroup * s.columns);
       delta = carver.take<T>(kGroup * s.columns);
+      const int64_t pairs = kPairs<T> ? s.block / 2 : 0;
+      grad_pairs = carver.rows<Factor<T>>(pairs, 2 * kChunk);
+      stacked_query = carver.rows<Factor<T>>(pairs, 2 * s.width);
+      stacked_grad_out = carver.rows<Factor<T>>(pairs, 2 * s.value_width);
     }
     bytes = carver.used();
   }

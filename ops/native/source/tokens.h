@@ -2,7 +2,7 @@
 #pragma once
 
 #include "call.h"
-#include "vectors.h"
+#include "factors.h"
 
 namespace mra::MRA_TARGET {
 
@@ -13,8 +13,6 @@ inline To bits_of(From from) {
   __builtin_memcpy(&to, &from, sizeof(To));
   return to;
 }
-
-inline float from_bfloat16(uint16_t x) { return bits_of<float>(static_cast<uint32_t>(x) << 16); }
 
 inline uint16_t to_bfloat16(float x) {
   const uint32_t bits = bits_of<uint32_t>(x);
@@ -67,7 +65,7 @@ inline void read_token(int64_t type, Token token, int64_t channels, T* to) {
   const int64_t step = token.tensor->strides[3];
   if (type == kBfloat16) {
     const uint16_t* from = token.at<const uint16_t>();
-    for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<T>(from_bfloat16(from[c * step]));
+    for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<T>(number(Bfloat16{from[c * step]}));
   } else if (type == kFloat16) {
     const uint16_t* from = token.at<const uint16_t>();
     for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<T>(from_float16(from[c * step]));
@@ -75,6 +73,12 @@ inline void read_token(int64_t type, Token token, int64_t channels, T* to) {
     const T* from = token.at<const T>();
     for (int64_t c = 0; c < channels; ++c) to[c] = from[c * step];
   }
+}
+
+inline void read_token(int64_t, Token token, int64_t channels, Bfloat16* to) {
+  const int64_t step = token.tensor->strides[3];
+  const Bfloat16* from = token.at<const Bfloat16>();
+  for (int64_t c = 0; c < channels; ++c) to[c] = from[c * step];
 }
 
 template <class T>
