@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["attention", "layer", "closeness", "retrieval"]
+Kind = Literal["attention", "layer", "closeness", "retrieval", "busy", "stages"]
 Direction = Literal["forward", "training"]
 
 
@@ -14,7 +14,8 @@ class Case:
     """One benchmark: a method at a length.
 
     Attributes:
-        kind: attention alone, a whole encoder layer, how close a method is, or how well it ranks.
+        kind: attention alone, a whole encoder layer, how close a method is, how well it ranks,
+            attention on a busy machine, or the parts of a call.
         method: label of the method, the same in every kind.
         direction: a forward pass, or one with gradients.
         tokens: length of the sequence.
@@ -33,7 +34,7 @@ class Case:
     @property
     def group(self) -> str:
         """What pytest-benchmark shows side by side."""
-        direction = f", {self.direction}" if self.kind in ("attention", "layer") else ""
+        direction = f", {self.direction}" if self.kind in ("attention", "layer", "busy") else ""
         return f"{self.kind}{direction}, {self.tokens} tokens"
 
 

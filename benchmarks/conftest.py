@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import CannotRunError, Case, NotRun
-from settings import THREADS, Settings, settings_of
+from settings import STAGES, THREADS, Settings, settings_of
 
 from mra_plugin.environment import installed_versions
 
@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(THREADS)
     settings_of(config)  # refuses a wrong --device before anything else happens
     config.stash[NOT_RUN] = []
+    config.stash[STAGES] = []
     # The summary lists what could not run.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
 
@@ -87,6 +88,8 @@ def _device_name(device: torch.device, machine_info: dict[str, Any]) -> str:
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     output_json["not_run"] = [one.as_json() for one in config.stash[NOT_RUN]]
+    if config.stash[STAGES]:
+        output_json["stages"] = config.stash[STAGES]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -99,6 +102,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.section(_TITLES[title])
             for one in found:
                 terminalreporter.line(line(one))
+    _list_stages(terminalreporter, config.stash[STAGES])
     _list_not_run(terminalreporter, config.stash[NOT_RUN])
 
 
@@ -140,6 +144,18 @@ def _ranking_line(one: Any) -> str:
 
 # By the entry of extra_info that calls for it.
 _LINES = {"speed_up": _speed_line, "budget": _closeness_line, "mrr": _ranking_line}
+
+
+def _list_stages(terminalreporter: Any, stages: list[dict[str, Any]]) -> None:
+    if stages:
+        terminalreporter.section("where the time goes (milliseconds; floors of bytes, operations)")
+    for one in stages:
+        terminalreporter.line(
+            f"{one['direction']:9} {one['tokens']:6} tokens  {one['method']:12} {one['stage']:9} "
+            f"{one['seconds'] * 1e3:9.3f}  {one['share']:4.0%}  "
+            f"{one['floor_bytes_seconds'] * 1e3:9.3f} "
+            f"{one['floor_operations_seconds'] * 1e3:9.3f}"
+        )
 
 
 def _list_not_run(terminalreporter: Any, missing: list[NotRun]) -> None:

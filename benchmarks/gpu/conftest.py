@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest_keys import LAUNCHES, STAGES
+from conftest_keys import LAUNCHES
 from goals import goals_of
 from plan import Plan, plan_of, rehearses
+from settings import STAGES
 
 # Of the settings of a kernel, the fastest are told.
 SHOWN = 4
@@ -36,7 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[STAGES] = []
     config.stash[LAUNCHES] = []
 
 
@@ -56,29 +56,17 @@ def _needs_a_gpu(pytestconfig: pytest.Config) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    if config.stash[STAGES]:
-        output_json["stages"] = config.stash[STAGES]
     if config.stash[LAUNCHES]:
         output_json["launches"] = config.stash[LAUNCHES]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Where the time goes, and which goals are met."""
-    stages = config.stash[STAGES]
-    if stages:
-        terminalreporter.section("where the time goes (milliseconds; floors of bytes, operations)")
-    for one in stages:
-        terminalreporter.line(
-            f"{one['direction']:9} {one['tokens']:6} tokens  {one['stage']:9} "
-            f"{one['seconds'] * 1e3:9.3f}  {one['share']:4.0%}  "
-            f"{one['floor_bytes_seconds'] * 1e3:9.3f} "
-            f"{one['floor_operations_seconds'] * 1e3:9.3f}"
-        )
+    """Which goals are met, and which tile sizes are fastest."""
     report_launches(terminalreporter, config.stash[LAUNCHES])
     session = getattr(config, "_benchmarksession", None)
     done = [one.extra_info for one in getattr(session, "benchmarks", [])]
     goals = goals_of([one for one in done if one.get("kind") == "attention"])
-    if goals or stages:
+    if goals or config.stash[STAGES]:
         said = "a rehearsal, which says nothing" if rehearses(config) else "forward and backward"
         terminalreporter.section(f"goals on an H100 ({said})")
         for goal in goals or ["not measured: nothing was trained on a CUDA device"]:

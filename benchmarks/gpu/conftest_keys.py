@@ -4,5 +4,4 @@ from typing import Any
 
 import pytest
 
-STAGES = pytest.StashKey[list[dict[str, Any]]]()
 LAUNCHES = pytest.StashKey[list[dict[str, Any]]]()

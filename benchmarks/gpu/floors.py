@@ -1,43 +1,15 @@
-"""The least that a stage can take: bytes over bandwidth, operations over peak."""
+"""What a GPU does at best, and what the stages of a call have to do."""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 
 import torch
 from cases import Direction
 from event_step import EventStep
+from roofline import Device, Work
 
 _RUNS = 10
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a device does at best, as measured on the spot.
-
-    Attributes:
-        bandwidth: bytes per second, read and written, of a large copy.
-        peak: operations per second of a large matrix product in the type of the run.
-    """
-
-    bandwidth: float
-    peak: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage has to do: bytes that it must move, and operations."""
-
-    bytes: float
-    operations: float
-
-    def floors(self, device: Device) -> dict[str, float]:
-        """Both floors in seconds, as results name them."""
-        return {
-            "floor_bytes_seconds": self.bytes / device.bandwidth,
-            "floor_operations_seconds": self.operations / device.peak,
-        }
 
 
 def measure_device(

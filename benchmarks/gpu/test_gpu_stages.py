@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import Direction
-from conftest_keys import STAGES
-from floors import Device, measure_device, work_of_stages
+from floors import measure_device, work_of_stages
 from plan import Plan, plan_of
-from settings import Settings
+from roofline import Device
+from settings import STAGES, Settings
 from stages import Stages, seconds_of_stages
 
 from mra_plugin.ops import MRAOptions

@@ -7,6 +7,7 @@ from .fields import Fields
 from .results import (
     DIRECTIONS,
     MRA,
+    BusyTiming,
     ClosenessResult,
     Direction,
     NotRun,
@@ -36,7 +37,7 @@ def source(path: Path, date: str | None, versions: Fields, commit: str | None = 
 
 
 def timing(extra: Fields) -> Timing:
-    """A benchmark of kind "attention" or "layer", from its extra_info."""
+    """A benchmark of kind "attention", "layer" or "busy", from its extra_info."""
     return Timing(
         method=extra.label("method"),
         params=dict(extra.inner("params").values),
@@ -49,6 +50,11 @@ def timing(extra: Fields) -> Timing:
         peak_bytes=_bytes(extra, "peak_bytes"),
         reference_peak_bytes=_bytes(extra, "reference_peak_bytes"),
     )
+
+
+def busy(extra: Fields) -> BusyTiming:
+    """A benchmark of kind "busy", from its extra_info."""
+    return BusyTiming(extra.count_or_zero("busy_processes"), timing(extra))
 
 
 def closeness(extra: Fields) -> ClosenessResult:
@@ -112,6 +118,9 @@ def stage(entry: Fields) -> Stage:
         share=entry.number("share"),
         floor_bytes_seconds=entry.number_if_any("floor_bytes_seconds"),
         floor_operations_seconds=entry.number_if_any("floor_operations_seconds"),
+        bandwidth=entry.number_if_any("bandwidth"),
+        bandwidth_all_threads=entry.number_if_any("bandwidth_all_threads"),
+        peak=entry.number_if_any("peak"),
     )
 
 

@@ -23,6 +23,7 @@ CHAPTERS = {
     "growth": (),
     "layer": ("layer-speed-up",),
     "layer_memory": (),
+    "busy": (),
     "closeness": ("error-cost", "error-density"),
     "additions": ("error-cost-additions",),
     "budget": (),

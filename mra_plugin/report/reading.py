@@ -10,11 +10,11 @@ from mra_plugin.errors import UserError
 
 from .comparisons import is_comparison, read_comparison
 from .distillations import is_distillation, read_distillation
-from .entries import closeness, not_run, retrieval, source, stage, timing
+from .entries import busy, closeness, not_run, retrieval, source, stage, timing
 from .fields import Fields, halves_of_characters, short
 from .results import Results, Source, Timing
 
-KINDS = ("attention", "layer", "closeness", "retrieval")
+KINDS = ("attention", "layer", "busy", "closeness", "retrieval")
 
 
 def read_results(paths: Sequence[Path]) -> list[Results]:
@@ -120,6 +120,8 @@ def _with(results: Results, kind: str, extra: Fields) -> Results:
         return replace(results, attention=(*results.attention, timing(extra)))
     if kind == "layer":
         return replace(results, layer=(*results.layer, timing(extra)))
+    if kind == "busy":
+        return replace(results, busy=(*results.busy, busy(extra)))
     if kind == "retrieval":
         return replace(results, retrieval=(*results.retrieval, retrieval(extra)))
     return replace(results, closeness=(*results.closeness, closeness(extra)))
@@ -143,6 +145,7 @@ def _joined(first: Results, second: Results) -> Results:
         sources=first.sources + second.sources,
         attention=first.attention + second.attention,
         layer=first.layer + second.layer,
+        busy=first.busy + second.busy,
         closeness=first.closeness + second.closeness,
         retrieval=first.retrieval + second.retrieval,
         encoders=first.encoders + second.encoders,
@@ -160,6 +163,7 @@ def _by_channels(results: Results) -> list[Results]:
     alone = replace(
         results,
         layer=(),
+        busy=(),
         closeness=(),
         retrieval=(),
         encoders=(),
@@ -181,6 +185,9 @@ def _by_channels(results: Results) -> list[Results]:
 
 def _without_repetitions(results: Results) -> Results:
     timings = [_last_timings(results.attention), _last_timings(results.layer)]
+    busy = tuple(
+        {(b.processes, b.timing.method, b.timing.tokens): b for b in results.busy}.values()
+    )
     closeness = tuple({(c.method, c.tokens, c.budget): c for c in results.closeness}.values())
     retrieval = tuple({(r.collection, r.method, r.tokens): r for r in results.retrieval}.values())
     encoders = tuple(
@@ -189,16 +196,17 @@ def _without_repetitions(results: Results) -> Results:
         }.values()
     )
     before = (
-        *(results.attention, results.layer, results.closeness),
+        *(results.attention, results.layer, results.busy, results.closeness),
         *(results.retrieval, results.encoders),
     )
-    after = (*timings, closeness, retrieval, encoders)
+    after = (*timings, busy, closeness, retrieval, encoders)
     repeated = sum(map(len, before)) - sum(map(len, after))
     note = (f"{repeated} of the measurements were repeated later: the last ones count",)
     return replace(
         results,
         attention=timings[0],
         layer=timings[1],
+        busy=busy,
         closeness=closeness,
         retrieval=retrieval,
         encoders=encoders,

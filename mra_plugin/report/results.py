@@ -208,8 +208,20 @@ class NotRun:
 
 
 @dataclass(frozen=True)
+class BusyTiming:
+    """Attention while so many other processes kept the machine busy."""
+
+    processes: int
+    timing: Timing
+
+
+@dataclass(frozen=True)
 class Stage:
-    """A part of a step on a GPU, beside what reading and computing would take at the least."""
+    """A part of a step, beside what reading and computing would take at the least.
+
+    On a CPU also what it does at best, as measured beside it: bytes per second with one thread and
+    with all, and operations per second of a thread.
+    """
 
     method: str
     tokens: int
@@ -219,6 +231,9 @@ class Stage:
     share: float
     floor_bytes_seconds: float | None
     floor_operations_seconds: float | None
+    bandwidth: float | None = None
+    bandwidth_all_threads: float | None = None
+    peak: float | None = None
 
 
 @dataclass(frozen=True)
@@ -243,6 +258,7 @@ class Results:
         sources: the files that it comes from.
         attention: attention alone.
         layer: a whole encoder layer.
+        busy: attention on a machine that others keep busy.
         closeness: error against cost.
         retrieval: how well documents are found.
         encoders: whole pretrained encoders, as `mra compare` measures them.
@@ -260,6 +276,7 @@ class Results:
     sources: tuple[Source, ...]
     attention: tuple[Timing, ...] = ()
     layer: tuple[Timing, ...] = ()
+    busy: tuple[BusyTiming, ...] = ()
     closeness: tuple[ClosenessResult, ...] = ()
     retrieval: tuple[RetrievalResult, ...] = ()
     encoders: tuple[EncoderTiming, ...] = ()

@@ -1,6 +1,6 @@
 """The parts of a report, by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from . import (
     closeness_sections,
@@ -10,7 +10,7 @@ from . import (
     retrieval_sections,
     timing_sections,
 )
-from .results import NotRun, Results
+from .results import NotRun, Results, Stage
 from .tables import Section, Table, of_tables
 
 
@@ -48,7 +48,19 @@ def _stages(results: Results) -> Section | None:
         ),
         frozenset({0, 1, 3}),
     )
-    return of_tables("stages", "Where the time goes", "", [table] if results.stages else [])
+    found = [table] if results.stages else []
+    return of_tables("stages", "Where the time goes", _best(results.stages), found)
+
+
+def _best(stages: Sequence[Stage]) -> str:
+    for one in stages:
+        if one.bandwidth and one.bandwidth_all_threads and one.peak:
+            return (
+                f"In one thread, which moves {one.bandwidth / 1e9:.1f} GB/s (all threads: "
+                f"{one.bandwidth_all_threads / 1e9:.1f} GB/s) of large arrays and does "
+                f"{one.peak / 1e9:.0f} GFLOP/s of products in its nearest cache."
+            )
+    return ""
 
 
 def _not_run(results: Results) -> Section | None:
@@ -100,6 +112,7 @@ _SECTIONS: dict[str, Callable[[Results], Section | None]] = {
     "growth": timing_sections.growth_exponents,
     "layer": timing_sections.layer,
     "layer_memory": timing_sections.layer_memory,
+    "busy": timing_sections.busy,
     "closeness": closeness_sections.closeness,
     "additions": closeness_sections.additions,
     "budget": closeness_sections.budget,

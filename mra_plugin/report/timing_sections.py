@@ -86,6 +86,21 @@ def layer_memory(results: Results) -> Section | None:
     return of_tables("layer_memory", "A whole encoder layer: memory", "", found)
 
 
+def busy(results: Results) -> Section | None:
+    """Every method's speed-up while other processes keep the machine busy."""
+    together: dict[int, list[Timing]] = {}
+    for one in results.busy:
+        together.setdefault(one.processes, []).append(one.timing)
+    found = []
+    for processes, timings in sorted(together.items()):
+        others = f"{processes} busy process{'es' * (processes > 1)}"
+        beside = f"Beside {others}" if processes else "Alone"
+        caption = f"{beside}, times as fast as {reference(timings)} beside the same: {RANGE}"
+        found += [by_length(timings, "forward", caption, _speed_up, timings[0].reference)]
+    text = "Others keep the machine busy, each with products of matrices in one thread."
+    return of_tables("busy", "Attention on a busy machine", text, found)
+
+
 def reference(timings: Sequence[Timing]) -> str:
     """What these are compared with, in words."""
     names = ordered(timing.reference for timing in timings)

@@ -122,6 +122,47 @@ def test_layer_and_memory(cpu: Results) -> None:
     assert only_table("memory", cpu).rows[-1][1:4] == ("8", "128 MB", "147 MB (1.1x)")
 
 
+def test_a_busy_machine_has_a_table_for_each_number_of_processes(read: Read) -> None:
+    entries = [
+        timing("attention", method, tokens, "forward", busy_processes=processes)
+        for processes in (2, 0)
+        for method in ("sdpa", "mra")
+        for tokens in (1024, 4096)
+    ]
+    for one in entries:
+        one["extra_info"]["kind"] = "busy"
+    (found,) = read(results(entries, not_run=[]))
+    shown = section("busy", found)
+    assert shown is not None
+    alone, beside = shown.tables
+    assert alone.caption.startswith("Alone, times as fast as sdpa")
+    assert beside.caption.startswith("Beside 2 busy processes, times as fast as sdpa")
+    assert beside.rows == (("mra", "2.1 (1.8 to 2.4)", "7.2 (6.1 to 8.3)"),)
+    assert section("speed", found) is None
+
+
+def test_stages_stand_beside_what_the_processor_does(read: Read) -> None:
+    one = {
+        "tokens": 4096,
+        "direction": "forward",
+        "method": "mra",
+        "stage": "fine",
+        "seconds": 0.02,
+        "share": 0.5,
+        "floor_bytes_seconds": 1e-3,
+        "floor_operations_seconds": 0.01,
+        "peak": 1.5e11,
+        "bandwidth": 1.2e10,
+        "bandwidth_all_threads": 2e10,
+    }
+    (found,) = read(results([], stages=[one], not_run=[]))
+    shown = section("stages", found)
+    assert shown is not None
+    assert "12.0 GB/s (all threads: 20.0 GB/s)" in shown.text
+    assert "150 GFLOP/s" in shown.text
+    assert shown.tables[0].rows[0][4:] == ("20.0 ms", "50%", "1.00 ms", "10.0 ms")
+
+
 def test_budget_beside_window_and_oracle(cpu: Results) -> None:
     table = only_table("budget", cpu)
     assert table.header[-2:] == ("window: error", "oracle: error")

@@ -39,6 +39,7 @@ void absorb_scores(const Head<T>& head, int64_t rows, int64_t width, Scratch<T>&
 
 template <class T>
 void attend_to_blocks(const Call& call, const Head<T>& head, int64_t x, Scratch<T>& scratch) {
+  [[maybe_unused]] const Timed timed(kFine);
   const Sizes<T>& sizes = head.sizes;
   const int64_t rows = head.row_count[x];
   const Rows<Factor<T>> query = {head.query[head.row_start[x]], head.query.stride};
@@ -66,6 +67,7 @@ void attend_to_blocks(const Call& call, const Head<T>& head, int64_t x, Scratch<
 
 template <class T>
 void attend_to_salient(const Call& call, const Head<T>& head, int64_t x, Scratch<T>& scratch) {
+  [[maybe_unused]] const Timed timed(kSalient);
   const Sizes<T>& sizes = head.sizes;
   const int64_t rows = head.row_count[x];
   const Rows<Factor<T>> query = {head.query[head.row_start[x]], head.query.stride};
@@ -84,6 +86,7 @@ void attend_to_salient(const Call& call, const Head<T>& head, int64_t x, Scratch
 // Divides by the sums, and puts output and log-sum-exp where the queries stand.
 template <class T>
 void write_row(const Call& call, const Head<T>& head, int64_t x, bool unknown, Scratch<T>& scratch) {
+  [[maybe_unused]] const Timed timed(kWriting);
   for (int64_t i = 0; i < head.row_count[x]; ++i) {
     const int64_t place = head.query_places[head.row_start[x] + i];
     const Token token(call.out, head.batch, head.head, place);
@@ -111,6 +114,7 @@ void attend_group(const Call& call, int64_t share, Head<T>& head, Scratch<T>& sc
   const uint64_t unknown = look_at_group(call, head, false, first, count, scratch);
   const bool coarse = call.full && !head.exact;
   if (coarse) {
+    [[maybe_unused]] const Timed timed(kCoarse);
     // [count, Z] · [Z, Dv]
     set_product(count, sizes.value_width, head.cells, scratch.weights.scalars(), head.cell_values,
                 scratch.coarse_out);

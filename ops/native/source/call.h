@@ -55,6 +55,9 @@ struct Kernels {
   void (*attend)(const Call&, int64_t share, void* slot, void* scratch);
   void (*differentiate)(const Call&, int64_t share, void* slot, void* scratch);
   void (*finish)(const Call&, bool backward, void* slot);
+#ifdef MRA_STAGES
+  double (*multiply_adds)(int64_t products);
+#endif
 };
 
 // One set for float32 and narrower types, one for float64.

@@ -155,6 +155,7 @@ void choose_by_row(const Call& call, const Head<T>& head, int64_t first, int64_t
 // The best pairs of all real query blocks.
 template <class T>
 void choose_globally(const Call& call, Head<T>& head) {
+  [[maybe_unused]] const Timed timed(kChoosing);
   const Priors priors = {call.first_blocks, call.diagonal_blocks};
   const int64_t pairs = head.real_rows * head.blocks_y;
   const int64_t budget = call.num_blocks ? call.num_blocks : call.block_per_row * head.real_rows;

@@ -46,6 +46,7 @@ void choose_row(const Call& call, const Head<T>& head, bool backward, int64_t x,
 template <class T>
 uint64_t look_at_group(const Call& call, const Head<T>& head, bool backward, int64_t first,
                        int64_t count, Scratch<T>& scratch) {
+  [[maybe_unused]] const Timed timed(kChoosing);
   const int64_t columns = whole_lanes<T>(head.cells);
   uint64_t unknown = 0;
   if (!head.exact) score_cells(call, head, first, count, scratch.scores);

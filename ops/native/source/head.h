@@ -5,6 +5,7 @@
 #pragma once
 
 #include "product.h"
+#include "stages.h"
 #include "tokens.h"
 
 #ifdef __SANITIZE_ADDRESS__

@@ -80,11 +80,15 @@ void prepare(const Call& call, bool backward, int64_t number, void* slot) {
   };
   // A forward reads queries as scalars only, or as pairs of them.
   const int64_t query_width = backward || kPairs<T> ? sizes.width : call.channels;
-  head.query = ordered_queries(call.query, call.channels, query_width, head.query);
-  head.key = ordered_keys(call.key, call.channels, sizes.width, head.key);
-  head.value = ordered_keys(call.value, call.value_channels, sizes.value_width, head.value);
-  turn_blocks(sizes, head.key, head.keys, call.channels, static_cast<T>(call.scale), head.key_columns);
-  head.value_rows = stacked<T>(head.keys, sizes.value_width, head.value, head.value_rows);
+  {
+    [[maybe_unused]] const Timed timed(kPacking);
+    head.query = ordered_queries(call.query, call.channels, query_width, head.query);
+    head.key = ordered_keys(call.key, call.channels, sizes.width, head.key);
+    head.value = ordered_keys(call.value, call.value_channels, sizes.value_width, head.value);
+    turn_blocks(sizes, head.key, head.keys, call.channels, static_cast<T>(call.scale),
+                head.key_columns);
+    head.value_rows = stacked<T>(head.keys, sizes.value_width, head.value, head.value_rows);
+  }
   pool_queries(call, head);
   if (backward) {
     recall_salient(call, head);
@@ -131,9 +135,29 @@ void finish(const Call& call, bool backward, void* slot) {
   write_key_gradients(call, head);
 }
 
+#ifdef MRA_STAGES
+// So many products of matrices that lie in the nearest cache; returns how many multiply-adds.
 template <class T>
-constexpr Kernels kKernels = {slot_bytes<T>, scratch_bytes<T>, shares<T>, prepare<T>,
-                              attend<T>,     differentiate<T>, finish<T>};
+double multiply_adds(int64_t products) {
+  constexpr int64_t rows = 16, depth = 64, columns = 32;
+  constexpr int64_t step = kStep<Factor<T>>;
+  alignas(64) static Factor<T> a[rows * depth], b[depth * columns];
+  alignas(64) static T c[rows * columns];
+  for (int64_t n = 0; n < products; ++n) {
+    set_product(rows, columns, steps<T>(depth), Rows<Factor<T>>{a, depth}.scalars(),
+                Rows<Factor<T>>{b, step * columns}, Rows<T>{c, columns});
+  }
+  return static_cast<double>(products * rows * depth * columns);
+}
+#endif
+
+template <class T>
+constexpr Kernels kKernels = {
+    slot_bytes<T>, scratch_bytes<T>, shares<T>, prepare<T>, attend<T>, differentiate<T>, finish<T>,
+#ifdef MRA_STAGES
+    multiply_adds<T>,
+#endif
+};
 
 #ifdef MRA_BFLOAT16_PAIRS
 extern const Kernels kBfloat16;

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "scheduling.h"
+#include "stages.h"
 
 // Which there are is up to the build; see setup.py.
 namespace mra {
@@ -73,6 +74,18 @@ MRA_EXPORT const char* mra_target(const char* name) {
   const mra::Target* found = mra::find(name);
   return found ? found->name : nullptr;
 }
+
+#ifdef MRA_STAGES
+double mra::stage_seconds[mra::kStages] = {};
+
+// Seconds of each stage since they were last set to 0.
+MRA_EXPORT double* mra_stage_seconds() { return mra::stage_seconds; }
+
+// Does some products of float32 as a call does them; returns how many multiply-adds.
+MRA_EXPORT double mra_multiply_adds(int64_t products) {
+  return mra::find("")->sets->narrow.multiply_adds(products);
+}
+#endif
 
 // 0 if all went well, 1 if there is no memory, 2 if the kernels can't run here.
 MRA_EXPORT int64_t mra_run(const mra::Call* call, int64_t backward, const char* target,

@@ -149,6 +149,7 @@ inline void clear(T* from, int64_t count) {
 // q̂, the means of the query blocks.
 template <class T>
 void pool_queries(const Call& call, Head<T>& head) {
+  [[maybe_unused]] const Timed timed(kPooling);
   const int64_t channels = call.channels;
   for (int64_t x = 0; x < head.rows; ++x) {
     T* mean = head.query_means[x];
@@ -165,6 +166,7 @@ void pool_queries(const Call& call, Head<T>& head) {
 // Means of the keys and values of each cell that are not salient, and how many these are.
 template <class T>
 void pool_cells(const Call& call, Head<T>& head) {
+  [[maybe_unused]] const Timed timed(kPooling);
   const Sizes<T>& sizes = head.sizes;
   const int64_t columns = whole_lanes<T>(head.cells);
   for (int64_t y = 0; y < head.blocks_y; ++y) head.block_counts[y] = 0;
@@ -217,6 +219,7 @@ bool has_unknown(Rows<Factor<T>> tokens, int64_t count, int64_t width) {
 // Puts salient keys and values next to each other.
 template <class T>
 void pack_salient(const Call& call, bool backward, Head<T>& head) {
+  [[maybe_unused]] const Timed timed(kSalient);
   const Sizes<T>& sizes = head.sizes;
   const int64_t count = head.salient, columns = whole_lanes<T>(count);
   if (!count) return;

@@ -45,6 +45,7 @@ void add_importance(const Call& call, Head<T>& head, int64_t first, int64_t coun
 // Probes are the means of all real query blocks, or of 64 spread evenly if there are more.
 template <class T>
 void find_salient(const Call& call, Head<T>& head) {
+  [[maybe_unused]] const Timed timed(kSalient);
   using Rank = typename RankOf<T>::type;
   const Sizes<T>& sizes = head.sizes;
   for (int64_t j = 0; j < head.keys; ++j) head.is_salient[j] = false;
