@@ -1,8 +1,9 @@
 // The coarse scale: what query blocks' means score with cells, and what is chosen by that.
 #pragma once
 
+#include <type_traits>
+
 #include "packing.h"
-#include "ranking.h"
 
 namespace mra::MRA_TARGET {
 
@@ -141,8 +142,7 @@ void choose_by_row(const Call& call, const Head<T>& head, int64_t first, int64_t
       uint8_t* chosen = head.chosen + x * head.sizes.blocks_y;
       score_blocks(call, head, scores[x - first], masses[x - first], found);
       rank_blocks(call, head, x, priors, found, ranks);
-      auto cut = cut_for(ranks, head.blocks_y, budget);
-      for (int64_t y = 0; y < head.blocks_y; ++y) chosen[y] = ranks[y] && takes(cut, ranks[y]);
+      mark_taken(cut_for(ranks, head.blocks_y, budget), ranks, head.blocks_y, chosen);
     }
   };
   if (priors.any()) {
@@ -157,24 +157,23 @@ template <class T>
 void choose_globally(const Call& call, Head<T>& head) {
   [[maybe_unused]] const Timed timed(kChoosing);
   const Priors priors = {call.first_blocks, call.diagonal_blocks};
-  const int64_t pairs = head.real_rows * head.blocks_y;
-  const int64_t budget = call.num_blocks ? call.num_blocks : call.block_per_row * head.real_rows;
+  const int64_t columns = head.sizes.blocks_y;
   const auto choose = [&](auto* ranks) {
+    using Rank = std::remove_pointer_t<decltype(ranks)>;
+    Rank* row = static_cast<Rank*>(head.row_ranks);
+    Leaders<Rank> leaders(ranks, head.leader_places, whole_budget(call, head.real_rows), head.leaders);
     for (int64_t first = 0; first < head.real_rows; first += kGroup) {
       const int64_t count = lesser(kGroup, head.real_rows - first);
       score_cells(call, head, first, count, head.scores);
       for (int64_t x = 0; x < count; ++x) {
         if (call.by_mass) weigh_cells(head, head.scores[x], head.masses[x]);
         score_blocks(call, head, head.scores[x], head.masses[x], head.block_scores);
-        rank_blocks(call, head, first + x, priors, head.block_scores,
-                    ranks + (first + x) * head.blocks_y);
+        rank_blocks(call, head, first + x, priors, head.block_scores, row);
+        leaders.add(row, head.blocks_y, (first + x) * columns);
       }
     }
-    auto cut = cut_for(ranks, pairs, budget);
-    for (int64_t x = 0; x < head.real_rows; ++x) {
-      uint8_t* chosen = head.chosen + x * head.sizes.blocks_y;
-      for (int64_t y = 0; y < head.blocks_y; ++y, ++ranks) chosen[y] = *ranks && takes(cut, *ranks);
-    }
+    clear(head.chosen, head.real_rows * columns);
+    leaders.finish([&](int64_t place) { head.chosen[place] = 1; });
   };
   if (priors.any()) {
     choose(static_cast<uint64_t*>(head.ranks));
@@ -193,11 +192,10 @@ T weigh_others(const Call& call, const Head<T>& head, const uint8_t* chosen, T r
   const int64_t columns = whole_lanes<T>(head.cells);
   const int64_t per_block = head.sizes.block / head.sizes.cell;
   const auto leave_out = [&](T nothing) {
-    for (int64_t y = 0; y < head.blocks_y; ++y) {
-      if (!chosen[y]) continue;
+    for_each_chosen(chosen, head.blocks_y, [&](int64_t y) {
       const int64_t stop = lesser((y + 1) * per_block, head.cells);
       for (int64_t z = y * per_block; z < stop; ++z) weights[z] = nothing;
-    }
+    });
   };
   if (call.by_mass) {
     leave_out(0);

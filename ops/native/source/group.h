@@ -74,10 +74,8 @@ template <class T>
 int64_t list_chosen(const Head<T>& head, int64_t x, int32_t* blocks) {
   const uint8_t* chosen = head.chosen + x * head.sizes.blocks_y;
   int64_t count = 0;
-  for (int64_t y = 0; y < head.blocks_y; ++y) {
-    blocks[count] = static_cast<int32_t>(y);
-    count += chosen[y];
-  }
+  for_each_chosen(chosen, head.blocks_y,
+                  [&](int64_t y) { blocks[count++] = static_cast<int32_t>(y); });
   return count;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "product.h"
+#include "ranking.h"
 #include "stages.h"
 #include "tokens.h"
 
@@ -56,6 +57,11 @@ class Carver {
   char* memory_;
   int64_t used_ = 0;
 };
+
+// What the whole matrix may spend.
+inline int64_t whole_budget(const Call& call, int64_t rows) {
+  return call.num_blocks ? call.num_blocks : call.block_per_row * rows;
+}
 
 // Lengths that are the same for all heads of a call.
 template <class T>
@@ -148,7 +154,10 @@ struct Head {
   T* importance;                 // [Y·columns]
   Rows<T> scores, masses;        // [kGroup, Z]
   T* block_scores;               // [Y]
-  void* ranks;                   // what is chosen by, [X, Y] or [Nk]
+  void* ranks;                   // what is chosen by: of leaders, or [Nk]
+  void* row_ranks;               // [Y]
+  int64_t* leader_places;
+  int64_t leaders;               // how many there is room for
 
   Head(const Call& call, bool backward, void* memory) : sizes(call) {
     Carver carver(memory);
@@ -206,8 +215,12 @@ void Head<T>::carve(const Call& call, bool backward, Carver& carver) {
   block_scores = carver.take<T>(s.blocks_y);
   if (!backward) {
     const bool global = !call.per_row;
-    const int64_t ranked = greater(global ? s.blocks_x * s.blocks_y : 0, has_salient ? call.keys : 0);
-    ranks = carver.take<uint64_t>(ranked);
+    leaders = global ? Leaders<uint64_t>::room(whole_budget(call, s.blocks_x), s.blocks_y,
+                                               s.blocks_x * s.blocks_y)
+                     : 0;
+    ranks = carver.take<uint64_t>(greater(leaders, has_salient ? call.keys : 0));
+    row_ranks = carver.take<uint64_t>(global ? s.blocks_y : 0);
+    leader_places = carver.take<int64_t>(leaders);
     const int64_t key_count = has_salient ? s.blocks_y * s.columns : 0;
     probes = carver.rows<T>(has_salient ? kProbes : 0, s.width);
     probe_scores = carver.rows<T>(kGroup, key_count);

@@ -89,4 +89,91 @@ inline bool takes(Cut<Rank>& cut, Rank rank) {
   return rank > cut.threshold || (rank == cut.threshold && cut.equals-- > 0);
 }
 
+// Marks the numbers that are taken.
+template <class Rank>
+void mark_taken(Cut<Rank> cut, const Rank* ranks, int64_t count, uint8_t* taken) {
+  for (int64_t n = 0; n < count; ++n) taken[n] = ranks[n] > cut.threshold;
+  for (int64_t n = 0; cut.threshold && cut.equals > 0 && n < count; ++n) {
+    if (ranks[n] != cut.threshold) continue;
+    taken[n] = 1;
+    --cut.equals;
+  }
+}
+
+// Calls work(n) for each n that is marked, in rising order: few of many.
+template <class Work>
+inline void for_each_chosen(const uint8_t* chosen, int64_t count, Work work) {
+  int64_t n = 0;
+  for (; n + 8 <= count; n += 8) {
+    uint64_t eight;
+    __builtin_memcpy(&eight, chosen + n, sizeof(eight));
+    for (int64_t m = n; eight && m < n + 8; ++m) {
+      if (chosen[m]) work(m);
+    }
+  }
+  for (; n < count; ++n) {
+    if (chosen[n]) work(n);
+  }
+}
+
+// The greatest of numbers that come row by row, of which no more are kept than might be taken: once
+// there are as many as are wanted, later ones have to be greater than the least of these.
+template <class Rank>
+class Leaders {
+ public:
+  // How many numbers there has to be room for, with rows of so many out of `all`.
+  static int64_t room(int64_t wanted, int64_t row, int64_t all) { return lesser(2 * wanted, all) + row; }
+
+  Leaders(Rank* ranks, int64_t* places, int64_t wanted, int64_t room)
+      : ranks_(ranks), places_(places), wanted_(wanted), room_(room) {}
+
+  // A row of numbers, the first of which stands at `place`.
+  void add(const Rank* row, int64_t count, int64_t place) {
+    if (count_ + count > room_) keep_wanted();
+    constexpr int64_t piece = 64 / sizeof(Rank);
+    int64_t n = 0;
+    for (; n + piece <= count; n += piece) {
+      Rank found = 0;
+      for (int64_t m = 0; m < piece; ++m) found |= row[n + m] >= least_ ? 1 : 0;
+      if (found) add_each(row, n, n + piece, place);
+    }
+    add_each(row, n, count, place);
+  }
+
+  // Calls take(place) for each that is taken.
+  template <class Take>
+  void finish(Take take) {
+    keep_wanted();
+    for (int64_t n = 0; n < count_; ++n) take(places_[n]);
+  }
+
+ private:
+  void add_each(const Rank* row, int64_t from, int64_t to, int64_t place) {
+    for (int64_t n = from; n < to; ++n) {
+      if (row[n] < least_) continue;
+      ranks_[count_] = row[n];
+      places_[count_++] = place + n;
+    }
+  }
+
+  void keep_wanted() {
+    if (count_ <= wanted_) return;
+    Cut<Rank> cut = cut_for(ranks_, count_, wanted_);
+    least_ = cut.threshold + 1;
+    int64_t kept = 0;
+    for (int64_t n = 0; n < count_; ++n) {
+      if (!takes(cut, ranks_[n])) continue;
+      ranks_[kept] = ranks_[n];
+      places_[kept++] = places_[n];
+    }
+    count_ = kept;
+  }
+
+  Rank* ranks_;
+  int64_t* places_;
+  int64_t wanted_, room_;
+  int64_t count_ = 0;
+  Rank least_ = 1;
+};
+
 }  // namespace mra::MRA_TARGET

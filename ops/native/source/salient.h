@@ -2,7 +2,6 @@
 #pragma once
 
 #include "packing.h"
-#include "ranking.h"
 
 namespace mra::MRA_TARGET {
 
