@@ -115,9 +115,13 @@ void attend_group(const Call& call, int64_t share, Head<T>& head, Scratch<T>& sc
   const bool coarse = call.full && !head.exact;
   if (coarse) {
     [[maybe_unused]] const Timed timed(kCoarse);
-    // [count, Z] · [Z, Dv]
-    set_product(count, sizes.value_width, head.cells, scratch.weights.scalars(), head.cell_values,
-                scratch.coarse_out);
+    // [count, Z] · [Z, Dv], in pieces that stay near.
+    for (int64_t n = 0; n < count; ++n) clear(scratch.coarse_out[n], sizes.value_width);
+    for (int64_t z = 0; z < head.cells; z += kChunk) {
+      add_product(count, sizes.value_width, lesser(kChunk, head.cells - z),
+                  columns_from(scratch.weights, z).scalars(), rows_from(head.cell_values, z),
+                  scratch.coarse_out);
+    }
   }
   for (int64_t n = 0; n < count; ++n) {
     const int64_t rows = head.row_count[first + n];

@@ -12,11 +12,25 @@ namespace mra::MRA_TARGET {
 template <class T>
 constexpr T kLeastMass = static_cast<T>(1e-25);
 
+// C = A B, B with a cell in each column as `turn_cells` leaves them: C [rows, Z], A [rows, depth].
+template <class T>
+void set_product_with_cells(const Head<T>& head, int64_t rows, int64_t depth, Scalars<T> a,
+                            const T* b, Rows<T> c) {
+  constexpr int64_t width = kBeside<T>;
+  int64_t z = 0;
+  for (; z + width / 2 < head.cells; z += width, b += depth * width) {
+    const T* const starts[2] = {b, b + width / 2};
+    multiply_vectors<T, 2>(rows, depth, a, starts, width, c.data + z, c.stride);
+  }
+  if (z < head.cells) multiply_vectors<T, 1>(rows, depth, a, &b, width, c.data + z, c.stride);
+}
+
 // Coarse scores of some query blocks, [count, Z]: ŝ_xz = s q̂_x·k̂_z.
 template <class T>
 void score_cells(const Call& call, const Head<T>& head, int64_t first, int64_t count, Rows<T> scores) {
-  set_product(count, whole_lanes<T>(head.cells), call.channels,
-              Scalars<T>{head.query_means[first], head.query_means.stride, 1}, head.cell_keys, scores);
+  set_product_with_cells(head, count, call.channels,
+                         Scalars<T>{head.query_means[first], head.query_means.stride, 1},
+                         head.cell_keys, scores);
 }
 
 // n_z e^(ŝ_xz - reference), over all cells; returns the reference, the greatest ŝ_xz + log n_z.
@@ -95,11 +109,14 @@ void score_blocks(const Call& call, const Head<T>& head, const T* scores, T* mas
     for (int64_t y = 0; y < blocks; ++y) found[y] /= head.block_counts[y];
     sums = found;
   }
-  T most = -kInfinity<T>;
   for (int64_t y = 0; y < blocks; ++y) {
     found[y] = head.block_counts[y] > 0 ? sums[y] : -kInfinity<T>;
-    most = greater(found[y], most);
   }
+  const int64_t whole = blocks / kLanes<T> * kLanes<T>;
+  Vector<T> highest = all(-kInfinity<T>);
+  for (int64_t y = 0; y < whole; y += kLanes<T>) highest = greatest<T>(load(found + y), highest);
+  T most = greatest_lane<T>(highest);
+  for (int64_t y = whole; y < blocks; ++y) most = greater(found[y], most);
   for (int64_t y = 0; y < blocks; ++y) found[y] -= most;
 }
 

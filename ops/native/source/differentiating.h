@@ -51,8 +51,8 @@ void differentiate_cells(const Call& call, const Head<T>& head, int64_t first, i
     scratch.pulled_delta[n] = sum;
   }
   // [count, Dv] · [Dv, Z]
-  set_product(count, columns, call.value_channels, scratch.pulled.scalars(),
-              head.cell_value_columns, scratch.grad_scores);
+  set_product_with_cells(head, count, call.value_channels, scratch.pulled.scalars(),
+                         head.cell_value_columns, scratch.grad_scores);
   for (int64_t n = 0; n < count; ++n) {
     T* row = scratch.grad_scores[n];
     for (int64_t z = 0; z < columns; z += kLanes<T>) {

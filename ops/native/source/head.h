@@ -20,6 +20,10 @@ constexpr int64_t kGroup = 8;    // query blocks whose coarse rows are worked on
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Cells that stand side by side, w: as many columns as a product takes at once.
+template <class T>
+constexpr int64_t kBeside = 2 * kLanes<T>;
+
 template <class T>
 inline int64_t whole_lanes(int64_t n) {
   return ceil_div(n, kLanes<T>) * kLanes<T>;
@@ -125,7 +129,7 @@ struct Head {
   T factor;
   Rows<Factor<T>> value_rows; // as the right side of a product, [Nk, Dv]
   Rows<T> query_means;        // [X, D]
-  Rows<T> cell_keys;          // s·k̂ transposed: [D, Z]
+  T* cell_keys;               // s·k̂ transposed, some cells after others: [Z / w, D, w]
   Rows<T> cell_values;        // [Z, Dv]
   T *cell_counts, *cell_log_counts;  // n_z and its logarithm, [Z]
   T* block_counts;            // keys of a block that are not salient, [Y]
@@ -143,7 +147,7 @@ struct Head {
   Factor<T>* value_columns;      // by block: [Y, Dv, columns]
   Rows<Factor<T>> key_rows;      // as the right side of a product, [Nk, D]
   Rows<T> cell_key_rows;         // k̂, [Z, D]
-  Rows<T> cell_value_columns;    // [Dv, Z]
+  T* cell_value_columns;         // as cell_keys: [Z / w, Dv, w]
   Rows<Factor<T>> salient_key_rows;      // as key_rows: [g, D]
   Rows<Factor<T>> salient_value_columns; // [Dv, g]
   int64_t pieces;
@@ -197,7 +201,7 @@ void Head<T>::carve(const Call& call, bool backward, Carver& carver) {
   key_columns = carver.take<Factor<T>>(s.blocks_y * s.numbers_of_block(call.channels));
   value_rows = carver.rows<Factor<T>>(kPairs<T> ? key_steps : 0, step * s.value_width);
   query_means = carver.rows<T>(s.rows, s.width);
-  cell_keys = carver.rows<T>(call.channels, s.cell_columns);
+  cell_keys = carver.take<T>(ceil_div(s.cells, kBeside<T>) * call.channels * kBeside<T>);
   cell_values = carver.rows<T>(s.cells, s.value_width);
   cell_counts = carver.take<T>(s.cell_columns);
   cell_log_counts = carver.take<T>(s.cell_columns);
@@ -230,7 +234,8 @@ void Head<T>::carve(const Call& call, bool backward, Carver& carver) {
   grad_out = carver.rows<Factor<T>>(call.queries, s.value_width);
   value_columns = carver.take<Factor<T>>(s.blocks_y * s.numbers_of_block(call.value_channels));
   key_rows = carver.rows<Factor<T>>(kPairs<T> ? key_steps : 0, step * s.width);
-  cell_value_columns = carver.rows<T>(call.value_channels, s.cell_columns);
+  cell_value_columns =
+      carver.take<T>(ceil_div(s.cells, kBeside<T>) * call.value_channels * kBeside<T>);
   salient_key_rows = carver.rows<Factor<T>>(steps<T>(s.salient), step * s.width);
   salient_value_columns = carver.rows<Factor<T>>(has_salient ? steps<T>(call.value_channels) : 0,
                                                  step * s.salient_columns);

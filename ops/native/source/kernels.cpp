@@ -107,11 +107,8 @@ void prepare(const Call& call, bool backward, int64_t number, void* slot) {
   turn_blocks(sizes, head.value, head.keys, call.value_channels, static_cast<T>(1), head.value_columns);
   head.key_rows = stacked<T>(head.keys, sizes.width, head.key, head.key_rows);
   if (head.exact) return;
-  for (int64_t c = 0; c < call.value_channels; ++c) {
-    T* row = head.cell_value_columns[c];
-    const int64_t columns = whole_lanes<T>(head.cells);
-    for (int64_t z = 0; z < columns; ++z) row[z] = z < head.cells ? head.cell_values[z][c] : 0;
-  }
+  turn_cells(head, head.cell_values, call.value_channels, static_cast<T>(1),
+             head.cell_value_columns);
 }
 
 template <class T>

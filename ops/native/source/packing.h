@@ -163,6 +163,18 @@ void pool_queries(const Call& call, Head<T>& head) {
   }
 }
 
+// Means of cells with one in each column, times a factor: [Z / w, C, w], 0 behind the last.
+template <class T>
+void turn_cells(const Head<T>& head, Rows<T> means, int64_t channels, T factor, T* to) {
+  for (int64_t first = 0; first < head.cells; first += kBeside<T>) {
+    const int64_t own = lesser(kBeside<T>, head.cells - first);
+    for (int64_t c = 0; c < channels; ++c, to += kBeside<T>) {
+      for (int64_t z = 0; z < own; ++z) to[z] = factor * means[first + z][c];
+      for (int64_t z = own; z < kBeside<T>; ++z) to[z] = 0;
+    }
+  }
+}
+
 // Means of the keys and values of each cell that are not salient, and how many these are.
 template <class T>
 void pool_cells(const Call& call, Head<T>& head) {
@@ -192,12 +204,7 @@ void pool_cells(const Call& call, Head<T>& head) {
       head.block_counts[z * sizes.cell / sizes.block] += static_cast<T>(count);
     }
   }
-  const T scale = static_cast<T>(call.scale);
-  for (int64_t c = 0; c < call.channels; ++c) {
-    T* row = head.cell_keys[c];
-    for (int64_t z = 0; z < head.cells; ++z) row[z] = scale * head.cell_key_rows[z][c];
-    for (int64_t z = head.cells; z < columns; ++z) row[z] = 0;
-  }
+  turn_cells(head, head.cell_key_rows, call.channels, static_cast<T>(call.scale), head.cell_keys);
 }
 
 // Whether a real token holds what is no number.
