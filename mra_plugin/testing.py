@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mra_plugin.registry import (
     Attention,
+    AttentionWithBias,
     AttentionWithWeights,
     AttentionWithWindows,
     build_attention,
@@ -34,6 +35,7 @@ from mra_plugin.registry import (
 __all__ = [
     "check_attention",
     "check_backend",
+    "check_bias_is_added",
     "check_default_scale",
     "check_full_budget_is_exact",
     "check_gradients",
@@ -325,8 +327,36 @@ def check_windows_match(attention: AttentionWithWindows) -> None:
         _check_same(found.masked_fill(~rows, 0), expected.masked_fill(~rows, 0), law)
 
 
+def check_bias_is_added(attention: AttentionWithBias) -> None:
+    """A bias counts as scores do: one that is a product is what longer queries and keys give.
+
+    Of an exact attention that is softmax attention with the bias. Gradients reach the bias.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    query, key, value = _inputs()
+    mask = torch.arange(_TOKENS) < torch.tensor([[_TOKENS], [20]])
+    of_query = _random(_BATCH, _TOKENS, 4, seed=5)[0, 0]
+    of_key = _random(_BATCH, _TOKENS, 4, seed=6)[0, 0]
+    shape = (_BATCH, _HEADS, -1, -1)
+    for scale, real in ((None, mask), (0.5, mask), (0.5, None)):
+        factor = _CHANNELS**-0.5 if scale is None else scale
+        longer_query = torch.cat([query * factor, of_query.expand(shape)], -1)
+        longer_key = torch.cat([key, of_key.expand(shape)], -1)
+        expected = attention(longer_query, longer_key, value, real, scale=1.0)
+        bias = (of_query @ of_key.mT).requires_grad_()
+        found = attention.biased_attention(query, key, value, bias, real, scale=scale)
+        law = "a bias must be added to the scores, and not be scaled"
+        _check_same(found.detach(), expected, law)
+        found.square().sum().backward()
+        if bias.grad is None or not bias.grad.any():
+            raise AssertionError("a bias must have a gradient")
+
+
 _SERVED: dict[str, Callable[[Any], None]] = {
     "weights": check_weights_match,
+    "bias": check_bias_is_added,
     "window": check_windows_match,
 }
 

@@ -14,6 +14,7 @@ from .backend import (
     SERVICES,
     Attention,
     AttentionBackend,
+    AttentionWithBias,
     AttentionWithWeights,
     AttentionWithWindows,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "AttentionParameterError",
     "AttentionPluginWarning",
     "AttentionUnavailableError",
+    "AttentionWithBias",
     "AttentionWithWeights",
     "AttentionWithWindows",
     "UnknownAttentionError",

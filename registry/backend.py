@@ -78,6 +78,38 @@ class AttentionWithWeights(Attention, Protocol):
         ...
 
 
+class AttentionWithBias(Attention, Protocol):
+    """An attention whose backend serves ``"bias"``."""
+
+    def biased_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor,
+        key_padding_mask: Tensor | None = None,
+        query_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attends with something added to the scores, as positions are in some models.
+
+        Args:
+            query: [B, H, Nq, D].
+            key: [B, H, Nk, D].
+            value: [B, H, Nk, Dv].
+            bias: to be broadcast to [B, H, Nq, Nk]; added to what ``scale`` makes of the logits,
+                and not scaled itself. It may need a gradient.
+            key_padding_mask: as in the call.
+            query_padding_mask: as in the call.
+            scale: as in the call.
+
+        Returns:
+            [B, H, Nq, Dv], in the dtype of ``query``.
+        """
+        ...
+
+
 class AttentionWithWindows(Attention, Protocol):
     """An attention whose backend serves ``"window"``."""
 
@@ -111,6 +143,8 @@ SERVICES: Mapping[str, str] = {
     "attention matrices",
     "window": "has the method `AttentionWithWindows.local_attention`, which serves sliding-window "
     "layers in place of the models' own way, as where sequences are split among processes",
+    "bias": "has the method `AttentionWithBias.biased_attention`, which adds a bias to the "
+    "scores, for models whose positions are one",
     "budget": "takes the parameter ``block_per_row``, exact blocks per block of queries, and is "
     "exact where they cover all keys; comparisons set it",
 }

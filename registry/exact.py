@@ -69,6 +69,28 @@ class SdpaAttention:
         )
         return output if rows is None else output.masked_fill(~rows[:, None, :, None], 0)
 
+    def biased_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor,
+        key_padding_mask: Tensor | None = None,
+        query_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attends with a bias; see `AttentionWithBias`."""
+        check_inputs(query, key, value, key_padding_mask, query_padding_mask)
+        rows = real_queries(query, key, key_padding_mask, query_padding_mask)
+        bias = bias.to(query.dtype)
+        if key_padding_mask is not None:
+            bias = torch.where(_open_keys(key_padding_mask), bias, -math.inf)
+        output = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, scale=scale
+        )
+        return output if rows is None else output.masked_fill(~rows[:, None, :, None], 0)
+
 
 class XformersAttention:
     """The ``memory_efficient_attention`` of xformers, on CUDA devices.
@@ -182,7 +204,7 @@ def efficient_attention_backends() -> list[AttentionBackend]:
             name="sdpa",
             build=SdpaAttention,
             summary="exact: PyTorch's scaled_dot_product_attention",
-            serves=frozenset({"weights"}),
+            serves=frozenset({"weights", "bias"}),
         ),
         AttentionBackend(
             name="xformers",

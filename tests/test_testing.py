@@ -112,6 +112,9 @@ class Exact:
     def weights(self, *inputs: Tensor | None, **options: Any) -> Tensor:
         return self.attention.weights(*inputs, **options)
 
+    def biased_attention(self, *inputs: Tensor | None, **options: Any) -> Tensor:
+        return self.attention.biased_attention(*inputs, **options)
+
     def local_attention(self, *inputs: Any) -> Tensor:
         return local_attention(*inputs)
 
@@ -251,6 +254,18 @@ class WeightsOfOneHead(Exact):
         return super().weights(*inputs, **options)[:, :1]
 
 
+class BiasIsScaled(Exact):
+    def biased_attention(self, query, key, value, bias, *masks, scale=None):
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        return super().biased_attention(query, key, value, bias * factor, *masks, scale=scale)
+
+
+class BiasWithoutGradient(Exact):
+    def biased_attention(self, query, key, value, bias, *masks, **options):
+        bias = bias.detach() + 0 * bias
+        return super().biased_attention(query, key, value, bias, *masks, **options)
+
+
 class WindowTooWide(Exact):
     def local_attention(self, query, key, value, mask, reach, scale):
         return local_attention(query, key, value, mask, reach + 1, scale)
@@ -287,13 +302,15 @@ BROKEN = [
     (WeightsOfAnotherScale, testing.check_weights_match, "times the values"),
     (WeightsAtPadding, testing.check_weights_match, "0 at padded keys"),
     (WeightsOfOneHead, testing.check_weights_match, r"\[2, 2, 45, 45\]"),
+    (BiasIsScaled, testing.check_bias_is_added, "not be scaled"),
+    (BiasWithoutGradient, testing.check_bias_is_added, "have a gradient"),
     (WindowTooWide, testing.check_windows_match, "window of 3"),
     (WindowSeesPadding, testing.check_windows_match, "window of 3"),
 ]
 
 
 def test_what_is_broken_below_is_right_but_for_that() -> None:
-    testing.check_attention(Exact(), serves=["weights", "window", "budget"], exact=True)
+    testing.check_attention(Exact(), serves=["weights", "bias", "window", "budget"], exact=True)
 
 
 @pytest.mark.parametrize(("broken", "check", "words"), BROKEN)
@@ -303,7 +320,7 @@ def test_each_law_can_be_broken(
     with pytest.raises(AssertionError, match=words):
         check(broken())
     with pytest.raises(AssertionError):
-        testing.check_attention(broken(), serves=["weights", "window"], exact=True)
+        testing.check_attention(broken(), serves=["weights", "bias", "window"], exact=True)
 
 
 def test_every_law_is_broken_by_somebody() -> None:
@@ -349,4 +366,4 @@ def test_a_backend_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(AssertionError, match="budget at the most"):
         testing.check_backend("law-test-budget")
-    assert set(SERVICES) == {"weights", "window", "budget"}
+    assert set(SERVICES) == {"weights", "bias", "window", "budget"}

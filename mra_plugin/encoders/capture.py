@@ -136,6 +136,11 @@ def _record_and_attend(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """`attention_forward`, which first tells what it is handed."""
+    if kwargs.get("score_bias") is not None:
+        raise ValueError(
+            f"the scores of {type(module).__name__} depend on distances (score_bias), which query "
+            "and key don't hold"
+        )
     padding, reach = read_mask(attention_mask, key)
     groups = query.shape[1] // key.shape[1]
     in_all_heads = (x.repeat_interleave(groups, dim=1) for x in (key, value))

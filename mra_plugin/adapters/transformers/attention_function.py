@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from mra_plugin.ops.local_attention import local_attention, local_attention_weights
 
-from .config_attention import attention_for, dense_weights
+from .config_attention import BuiltAttention, attention_for, dense_weights
 from .masks import read_mask
 
 if TYPE_CHECKING:
-    from mra_plugin.registry import AttentionWithWindows
+    from mra_plugin.registry import AttentionWithBias, AttentionWithWindows
 
 # What a model may ask of attention that changes the result and can't be served.
 _UNSERVED = ("position_bias", "softcap", "s_aux", "cache", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -43,7 +43,8 @@ def attention_forward(
         dropout: probability that the model's own attention would drop a weight with.
         scaling: factor on the logits; None means 1/√D.
         is_causal: overrides the layer's own ``is_causal``.
-        **kwargs: what the model passes on; ``output_attentions`` asks for the weights.
+        **kwargs: what the model passes on; ``output_attentions`` asks for the weights,
+            ``score_bias`` [Nq, Nk] is added to the scores.
 
     Returns:
         The output [B, Nq, H, Dv], and the dense weights [B, H, Nq, Nk] or None.
@@ -84,6 +85,9 @@ def attention_forward(
 
     weights = None
     attention = attention_for(module.config)  # type: ignore[arg-type]
+    bias = kwargs.get("score_bias")
+    if bias is not None:
+        _check_bias(layer, attention, _wants_weights(module, kwargs))
     if query.is_meta:
         # Nothing is computed there, and all attention has the same shapes.
         out = nn.functional.scaled_dot_product_attention(query, key, value)
@@ -96,12 +100,27 @@ def attention_forward(
         out = attend(query, key, value, padding, reach, scaling)
         if _wants_weights(module, kwargs):
             weights = local_attention_weights(query, key, padding, reach, scaling)
+    elif bias is not None:
+        biased = cast("AttentionWithBias", attention.attend).biased_attention
+        out = biased(query, key, value, bias, padding, scale=scaling)
     else:
         queries = _served_queries(module, query, key, padding)
         out = attention.attend(query, key, value, padding, queries, scale=scaling)
         if _wants_weights(module, kwargs):
             weights = dense_weights(attention, query, key, padding, queries, scaling)
     return out.transpose(1, 2).contiguous(), weights
+
+
+def _check_bias(layer: str, attention: BuiltAttention, wants_weights: bool) -> None:
+    if "bias" not in attention.serves:
+        raise ValueError(
+            f"{layer} adds a bias to its scores, which attention {attention.name!r} does not serve"
+        )
+    if wants_weights:
+        raise ValueError(
+            f"output_attentions=True needs the attention matrices, which attention "
+            f"{attention.name!r} does not give with the bias that {layer} adds to its scores"
+        )
 
 
 def _served_queries(
