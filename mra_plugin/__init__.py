@@ -17,6 +17,16 @@ from .models import families as model_families
 if TYPE_CHECKING:
     from .adapters.patching import patch, unpatch
     from .adapters.xformers import xformers_op
+    from .models.mega.configuration import MegaConfig
+    from .models.mega.encoder import MegaModel, MegaPreTrainedModel
+    from .models.mega.heads import (
+        MegaForCausalLM,
+        MegaForMaskedLM,
+        MegaForMultipleChoice,
+        MegaForQuestionAnswering,
+        MegaForSequenceClassification,
+        MegaForTokenClassification,
+    )
     from .models.mra.configuration import MraConfig
     from .models.mra.encoder import MraModel, MraPreTrainedModel
     from .models.mra.heads import (
@@ -39,6 +49,15 @@ if TYPE_CHECKING:
     from .tuning.tune import tune
 
 __all__ = [
+    "MegaConfig",
+    "MegaForCausalLM",
+    "MegaForMaskedLM",
+    "MegaForMultipleChoice",
+    "MegaForQuestionAnswering",
+    "MegaForSequenceClassification",
+    "MegaForTokenClassification",
+    "MegaModel",
+    "MegaPreTrainedModel",
     "MraConfig",
     "MraForMaskedLM",
     "MraForMultipleChoice",
@@ -63,6 +82,15 @@ __all__ = [
 ]
 
 _MODULES = {
+    "MegaConfig": "models.mega.configuration",
+    "MegaForCausalLM": "models.mega.heads",
+    "MegaForMaskedLM": "models.mega.heads",
+    "MegaForMultipleChoice": "models.mega.heads",
+    "MegaForQuestionAnswering": "models.mega.heads",
+    "MegaForSequenceClassification": "models.mega.heads",
+    "MegaForTokenClassification": "models.mega.heads",
+    "MegaModel": "models.mega.encoder",
+    "MegaPreTrainedModel": "models.mega.encoder",
     "MraConfig": "models.mra.configuration",
     "MraForMaskedLM": "models.mra.heads",
     "MraForMultipleChoice": "models.mra.heads",

@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "environment": {"errors"},
     "backends": {"ops", "registry"},
     "adapters": {"ops", "registry", "backends"},
-    "models": {"ops", "adapters"},
+    "models": {"ops", "registry", "adapters"},
     "parallel": {"ops", "registry", "adapters"},
     "plugin": {"backends", "parallel", "registry"},
     "encoders": {"errors", "ops", "registry", "adapters", "models"},

@@ -62,6 +62,20 @@ FAMILIES = (
             ),
         },
     ),
+    ModelFamily(
+        model_type="mega",
+        config_class="mega.configuration:MegaConfig",
+        models={
+            "AutoModel": "mega.encoder:MegaModel",
+            "AutoModelForPreTraining": "mega.heads:MegaForMaskedLM",
+            "AutoModelForMaskedLM": "mega.heads:MegaForMaskedLM",
+            "AutoModelForCausalLM": "mega.heads:MegaForCausalLM",
+            "AutoModelForSequenceClassification": "mega.heads:MegaForSequenceClassification",
+            "AutoModelForMultipleChoice": "mega.heads:MegaForMultipleChoice",
+            "AutoModelForTokenClassification": "mega.heads:MegaForTokenClassification",
+            "AutoModelForQuestionAnswering": "mega.heads:MegaForQuestionAnswering",
+        },
+    ),
 )
 
 AUTO_CONFIG = "transformers.models.auto.configuration_auto"
