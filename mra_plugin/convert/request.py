@@ -42,7 +42,7 @@ class Converted:
         architecture: class of the model.
         before: tokens that it read.
         after: tokens that it reads.
-        rotary: whether its positions are rotary.
+        rotary: whether its positions need no table: they are rotary, or chunks bound them.
         params: parameters of its attention.
         dtype: of its weights.
         weight_bytes: their size.

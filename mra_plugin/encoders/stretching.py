@@ -19,7 +19,8 @@ def stretch(model: Model, tokenizer: Any, max_length: int, positions: Method = "
 
     A learned position table is extended; its rows that stand for no position (RoBERTa's up to the
     padding's, the first two of MRA and Nyströmformer) stay as they are. Of a model with rotary
-    positions only the limits change. Attention stays as it is; `mra_plugin.patch` changes it.
+    positions only the limits change, and so of MEGA models, whose table of distances has to be
+    bounded by chunks. Attention stays as it is; `mra_plugin.patch` changes it.
     ``save_pretrained`` of both then writes a checkpoint that a plain ``from_pretrained`` loads.
 
     Example:
@@ -50,7 +51,10 @@ def stretch(model: Model, tokenizer: Any, max_length: int, positions: Method = "
             f"max_length must be at least the {limit} tokens that the model reads already, "
             f"got {max_length}"
         )
-    if position_tables(model):
+    own: Any = model
+    if hasattr(own, "read_longer"):
+        own.read_longer(max_length)
+    elif position_tables(model):
         extend_positions(model, max_length, positions)
     else:
         model.config.max_position_embeddings = max_length
@@ -72,7 +76,11 @@ def stretchable_length(model: PreTrainedModel) -> int:
             f"{type(model).__name__} has relative positions (position_embedding_type={kind!r}); "
             "only learned absolute and rotary positions can be made longer"
         )
-    if not position_tables(model):
+    own: Any = model
+    if hasattr(own, "why_not_longer"):  # a family that knows by itself
+        if reason := own.why_not_longer():
+            raise UserError(f"{type(model).__name__} can't read longer documents: {reason}")
+    elif not position_tables(model):
         _check_rotary(model)
     length = longest_input(model)
     if length is None:

@@ -9,7 +9,9 @@ from typing import Any
 
 from mra_plugin.errors import UserError
 
-TASKS = ("mlm", "classify", "tokens", "qa")
+TASKS = ("mlm", "clm", "classify", "tokens", "qa")
+# On text without labels, a stream whose end is not known.
+STREAMED = ("mlm", "clm")
 
 
 def _told(metavar: str | None, help: str) -> dict[str, str | None]:
@@ -40,7 +42,7 @@ class TrainingConfig:
         default=0.0, metadata=_told("SHARE", "Share of the data to hold out and evaluate on.")
     )
     task: str = field(
-        default="mlm", metadata=_told("TASK", "{} (default), classify, tokens or qa.")
+        default="mlm", metadata=_told("TASK", "{} (default), clm, classify, tokens or qa.")
     )
     from_scratch: bool = field(
         default=False, metadata=_told(None, "Random weights in place of MODEL's.")
@@ -78,7 +80,7 @@ class TrainingConfig:
     )
     # None trains for ``epochs``.
     steps: int | None = field(
-        default=None, metadata=_told("N", "Steps to train; masked LM needs it.")
+        default=None, metadata=_told("N", "Steps to train; mlm and clm need it.")
     )
     epochs: float = field(default=3.0, metadata=_told("X", "Passes over the data, for tasks ({})."))
     learning_rate: float = field(default=5e-5, metadata=_told("X", "After the warm-up ({})."))
@@ -152,7 +154,7 @@ def _check(config: TrainingConfig) -> None:
             f"preset is a set of options of attention 'mra': give attention 'mra' as well, "
             f"got {config.attention!r}"
         )
-    if config.task == "mlm" and config.steps is None:
+    if config.task in STREAMED and config.steps is None:
         raise UserError("steps must be given: the text is a stream whose end is not known")
     if config.distill is not None and config.task != "mlm":
         raise UserError(f"distill goes with task 'mlm', got task {config.task!r}")

@@ -38,7 +38,7 @@ from .models import encoder_of, load_tokenizer, save_memory
 from .prepared import PreparedTask
 from .qa import prepare_qa
 from .settings_file import settings_to_yaml
-from .text_tasks import prepare_distillation, prepare_mlm
+from .text_tasks import prepare_clm, prepare_distillation, prepare_mlm
 
 # Where the trained model is written, in the folder of its run, before it takes its place there.
 UNFINISHED = ".unfinished"
@@ -47,6 +47,7 @@ _UNWRITTEN = ("PytorchStreamWriter", "inline_container", "iostream error")
 
 PREPARE = {
     "mlm": prepare_mlm,
+    "clm": prepare_clm,
     "classify": prepare_classify,
     "tokens": prepare_tokens,
     "qa": prepare_qa,

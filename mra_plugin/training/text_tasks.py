@@ -1,4 +1,4 @@
-"""Training on plain text: masked language modelling, and distillation."""
+"""Training on plain text: masked and causal language modelling, and distillation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from mra_plugin.encoders.framing import frame_of
 from mra_plugin.encoders.loading import load_checkpoint
@@ -15,7 +16,7 @@ from mra_plugin.errors import UserError
 
 from .config import TrainingConfig
 from .distillation import Distillation, load_teacher, without_dropout
-from .losses import labelled_loss
+from .losses import IGNORED, labelled_loss
 from .masking import NumberedMasking, example_losses, padded, perplexity
 from .models import encoder_of, example_length, load_model, put_attention
 from .packing import PackedStream, packed_list
@@ -43,6 +44,27 @@ def prepare_mlm(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
         train_data=train_data,
         eval_data=eval_data,
         collator=NumberedMasking(tokenizer, mlm_probability=config.mask_share, seed=config.seed),
+        loss=labelled_loss,
+        keep=example_losses,
+        metrics=perplexity,
+        notes=notes,
+    )
+
+
+def prepare_clm(config: TrainingConfig, tokenizer: Any) -> PreparedTask:
+    """Causal language modelling on packed text, for decoders.
+
+    Raises:
+        UserError: model, data and settings don't fit each other.
+    """
+    model, notes = load_model(config, AutoModelForCausalLM)
+    length = example_length(config, model)
+    train_data, eval_data = packed_data(config, tokenizer, length, EVALUATED)
+    return PreparedTask(
+        model=model,
+        train_data=train_data,
+        eval_data=eval_data,
+        collator=NextWords(tokenizer.pad_token_id),
         loss=labelled_loss,
         keep=example_losses,
         metrics=perplexity,
@@ -84,6 +106,24 @@ def prepare_distillation(config: TrainingConfig, tokenizer: Any) -> PreparedTask
         notes=notes,
         distillation=Distillation(teacher, closeness, headless=trained is not model),
     )
+
+
+class NextWords:
+    """Makes batches of packed examples, whose labels are the words behind each."""
+
+    def __init__(self, padding: int | None) -> None:
+        """Takes the id of the padding token."""
+        self._padding = padding
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """``input_ids``, ``attention_mask`` and ``labels``, int64 [B, N] each.
+
+        The label of a token is the next one, so logits and labels of one place belong together;
+        the last has none.
+        """
+        batch = padded([torch.tensor(one["input_ids"]) for one in examples], self._padding)
+        following = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)[:, 1:]
+        return {**batch, "labels": functional.pad(following, (0, 1), value=IGNORED)}
 
 
 class PlainRows:

@@ -92,7 +92,7 @@ def test_bad_yaml(train: Train, tmp_path: Path, content: str, message: str) -> N
         ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
         ({"weight_decay": "inf"}, "weight_decay must be a finite number, got inf"),
         ({"mlm_weight": "nan"}, "mlm_weight must be a finite number, got nan"),
-        ({"task": "clasify"}, "task must be one of mlm, classify, tokens, qa, got 'clasify'"),
+        ({"task": "clasify"}, "task must be one of mlm, clm, classify, tokens, qa, got 'clasify'"),
         ({"warmup": 1.5}, "warmup must be at least 0 and below 1, got 1.5"),
         ({"block_per_row": 4}, "give attention as well"),
         ({"preset": "close"}, "give attention 'mra' as well, got None"),
