@@ -38,8 +38,9 @@ def print_summary(found: Converted, request: ConversionRequest, out: Path) -> No
 def _tokens(found: Converted, request: ConversionRequest) -> str:
     if found.after == found.before:
         return f"{found.after}, as before"
-    how = {"tile": "repeated", "interpolate": "interpolated"}[request.positions]
-    kind = "rotary positions" if found.rotary else f"learned positions, {how}"
+    kind = f"{found.positions} positions"
+    if found.positions == "learned":
+        kind += {"tile": ", repeated", "interpolate": ", interpolated"}[request.positions]
     return f"{found.after}, from {found.before}; {kind}"
 
 
@@ -67,7 +68,8 @@ def _budget(request: ConversionRequest) -> str:
 
 
 def _old(found: Converted, request: ConversionRequest) -> str:
-    if request.positions == "interpolate" and found.after > found.before and not found.rotary:
+    longer = found.positions == "learned" and found.after > found.before
+    if request.positions == "interpolate" and longer:
         return "the old one with interpolated positions"
     return "the old"
 

@@ -14,7 +14,6 @@ from mra_plugin.adapters.patching import patch, unpatch
 from mra_plugin.adapters.transformers.config_attention import MRA, has_fields, written_out
 from mra_plugin.encoders.exact import make_exact
 from mra_plugin.encoders.loading import lacks_pooler, load_checkpoint, reload
-from mra_plugin.encoders.positions import position_tables
 from mra_plugin.encoders.pretrained import quiet
 from mra_plugin.encoders.sentence_transformer import (
     check_head,
@@ -22,7 +21,7 @@ from mra_plugin.encoders.sentence_transformer import (
     read_sentence_model,
     write_sentence_model,
 )
-from mra_plugin.encoders.stretching import stretch, stretchable_length
+from mra_plugin.encoders.stretching import kind_of_positions, stretch, stretchable_length
 from mra_plugin.encoders.tensors import belongs_to
 from mra_plugin.errors import UserError, first_line
 from mra_plugin.ops.presets import expand_preset, names_an_option
@@ -105,7 +104,7 @@ class _Written:
     dtype: torch.dtype
     before: int
     after: int
-    rotary: bool
+    positions: str
     params: dict[str, Any]
     left_out: list[str]
     lengths: list[int]
@@ -130,7 +129,7 @@ def _write(
     limit = tokenizer.model_max_length
     precise = torch.promote_types(dtype, torch.float32)
     params = _params(model, request)
-    rotary = not position_tables(model)
+    positions = kind_of_positions(model)
     before = stretchable_length(model)
     after = before if request.max_length is None else request.max_length
     lengths = request.lengths or summary_lengths(after)
@@ -168,7 +167,7 @@ def _write(
     kind = whole.kind if whole else kind_without_modules(model.config)
     return _Written(
         name, kind, whole.module_names if whole else [], type(model), lacks_pooler(model), dtype,
-        before, after, rotary, params, left_out, lengths, checked, expected, tokenizer, cut,
+        before, after, positions, params, left_out, lengths, checked, expected, tokenizer, cut,
     )  # fmt: skip
 
 
@@ -202,7 +201,7 @@ def _check(
         architecture=written.model_class.__name__,
         before=written.before,
         after=written.after,
-        rotary=written.rotary,
+        positions=written.positions,
         params=params,
         dtype=written.dtype,
         weight_bytes=size_of(folder),

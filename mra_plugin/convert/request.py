@@ -42,7 +42,7 @@ class Converted:
         architecture: class of the model.
         before: tokens that it read.
         after: tokens that it reads.
-        rotary: whether its positions need no table: they are rotary, or chunks bound them.
+        positions: their kind, see `stretching.kind_of_positions`.
         params: parameters of its attention.
         dtype: of its weights.
         weight_bytes: their size.
@@ -59,7 +59,7 @@ class Converted:
     architecture: str
     before: int
     after: int
-    rotary: bool
+    positions: str
     params: dict[str, Any]
     dtype: torch.dtype
     weight_bytes: int

@@ -91,6 +91,13 @@ def stretchable_length(model: PreTrainedModel) -> int:
     return length
 
 
+def kind_of_positions(model: PreTrainedModel) -> str:
+    """``"learned"``, if a model has a position table, ``"rotary"``, or a family's own word."""
+    if position_tables(model):
+        return "learned"
+    return str(getattr(model, "kind_of_positions", "rotary"))
+
+
 def _check_rotary(model: PreTrainedModel) -> None:
     """Refuses a model without a position table whose positions are not rotary, or can't reach."""
     if not any(name.endswith("inv_freq") for name, _ in model.named_buffers()):

@@ -1,7 +1,8 @@
-"""What heads on BERT's layers compute with, under the names that transformers' checkpoints have."""
+"""What heads compute with, under the names that transformers' checkpoints have."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,18 +57,25 @@ class MaskedLMHead(nn.Module):
 class ClassificationHead(nn.Module):
     """Classifies a sequence by its first token."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, activation: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Takes the activation in between; None means the config's ``hidden_act``."""
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(classifier_dropout(config))
         self.out_proj = nn.Linear(config.hidden_size, label_count(config))
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = ACT2FN[config.hidden_act] if activation is None else activation
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, N, hidden] to [B, labels]."""
         first = self.activation(self.dense(self.dropout(hidden_states[:, 0])))
         out: Tensor = self.out_proj(self.dropout(first))
         return out
+
+
+def classifier_dropout(config: Any) -> float:
+    """Dropout before a classifier: ``classifier_dropout``, where a config has a number there."""
+    own = getattr(config, "classifier_dropout", None)
+    return float(config.hidden_dropout_prob if own is None else own)
 
 
 def label_count(config: Any) -> int:

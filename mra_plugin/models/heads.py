@@ -1,4 +1,4 @@
-"""Heads of the families on `post_norm`: what they are made of, and what follows the encoder.
+"""Heads of all families: what they are made of, and what follows the encoder.
 
 A family's class names its encoder and has the forward, whose arguments are the encoder's and the
 labels. It comes before one of these among the bases of its models.
@@ -6,11 +6,13 @@ labels. It comes before one of these among the bases of its models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
     MaskedLMOutput,
     MultipleChoiceModelOutput,
@@ -20,21 +22,22 @@ from transformers.modeling_outputs import (
 )
 
 from .calls import as_asked
-from .head_parts import ClassificationHead, MaskedLMHead, label_count
+from .head_parts import ClassificationHead, MaskedLMHead, classifier_dropout, label_count
 from .losses import choice_loss, sequence_loss, span_loss, token_loss
-from .post_norm_models import PostNormModel, PostNormPreTrainedModel
 
 Output = TypeVar("Output")
 
 
-class WithEncoder(PostNormPreTrainedModel):
+class WithEncoder(PreTrainedModel):
     """A model that holds an encoder under its family's name."""
 
-    encoder_class: type[PostNormModel]
+    encoder_class: type[PreTrainedModel]
+    # What the encoder is built with, beside the config.
+    encoder_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        setattr(self, self.base_model_prefix, self.encoder_class(config))
+        setattr(self, self.base_model_prefix, self.encoder_class(config, **self.encoder_options))
 
     def _output(
         self,
@@ -75,9 +78,11 @@ class MaskedLM(WithEncoder):
 class SequenceClassification(WithEncoder):
     """Classifies, labels or rates whole sequences, ``config.num_labels`` wide."""
 
+    head_class: type[ClassificationHead] = ClassificationHead
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.classifier = ClassificationHead(config)
+        self.classifier = self.head_class(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _classify(
@@ -120,7 +125,7 @@ class TokenClassification(WithEncoder):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, label_count(config))
         self.post_init()  # type: ignore[no-untyped-call]
 

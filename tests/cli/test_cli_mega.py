@@ -64,6 +64,15 @@ def test_what_convert_refuses(
     assert not out.exists()
 
 
+def test_convert_with_simple_positions_and_exact_attention(
+    mra: Callable[..., Result], tmp_path: Path
+) -> None:
+    source, out = save(tmp_path / "source", **SIMPLE, **CHUNKS), tmp_path / "out"
+    result = mra("convert", source, out, "--max-length", 200, "--attention", "sdpa")
+    assert result.exit_code == 0, result.output
+    assert "200, from 96; simple positions" in result.output
+
+
 def test_stretching_simple_positions_inside_of_chunks() -> None:
     from mra_plugin.encoders.stretching import stretch
 

@@ -429,3 +429,25 @@ def test_long_attention_without_a_matrix(decoder: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(attention, "_MANY_PAIRS", 1)
     assert_same(hidden(model, ids), expected[0])
     assert_same(hidden(model, ids, mask)[mask.bool()], expected[1])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("extra", [{}, CHUNKS], ids=str)
+def test_queries_of_a_decoder_in_parts(
+    function: str, extra: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mra_plugin.models.mega import attention
+
+    model = make(attention_activation=function, **DECODER, **extra).double()
+    ids = token_ids()
+    for mask in (None, padded(real=30).flip(1)):
+        found = []
+        for queries in (256, 7):
+            monkeypatch.setattr(attention, "_QUERIES", queries)
+            model.zero_grad()
+            out = model(ids, mask).last_hidden_state
+            out[slice(None) if mask is None else mask.bool()].square().sum().backward()
+            grads = [x.grad for x in model.parameters() if x.grad is not None]
+            found.append([out if mask is None else out[mask.bool()], *grads])
+        for one, other in zip(*found, strict=True):
+            assert_same(one, other, 1e-9)

@@ -20,6 +20,8 @@ _LAPLACE_MEAN, _LAPLACE_DEVIATION = math.sqrt(0.5), math.sqrt(0.25 / math.pi)
 
 # Of whose scores a matrix would take much memory, more than time is gained by it.
 _MANY_PAIRS = 4096**2
+# Queries of a decoder that are taken together; keys ahead of all of them cost nothing.
+_QUERIES = 256
 
 
 class Inputs(NamedTuple):
@@ -64,15 +66,14 @@ def weights_of(
         [B, Nq, Nk], in the data type of ``query``.
     """
     if function == "softmax":
-        scores = _product(query * query.shape[-1] ** -0.5, key) + bias
         if seen is not None:
-            scores = scores.masked_fill(~_some(seen), -math.inf)
-        return scores.softmax(-1).to(query.dtype)
+            bias = bias.masked_fill(~_some(seen), -math.inf)
+        return _scores(query * query.shape[-1] ** -0.5, key, bias).softmax(-1).to(query.dtype)
     if seen is None:
         count: Tensor | int = key.shape[1]
     else:
         count = seen.sum(-1, keepdim=True).clamp(min=1).to(query.dtype)
-    scores = _product(query / count, key) + bias
+    scores = _scores(query / count, key, bias)
     if function == "laplace":
         weights = 0.5 * (1 + torch.erf((scores - _LAPLACE_MEAN) / (_LAPLACE_DEVIATION * 2**0.5)))
     else:
@@ -93,7 +94,7 @@ def whole_attention(
     """Self-attention of all tokens to all, or to those before.
 
     Softmax goes by way of PyTorch's fused attention, with rotary positions as features of query
-    and key, unless the matrix is wanted.
+    and key, unless the matrix is wanted; and on a CPU where the matrix is small, which is faster.
 
     Args:
         function: ``"softmax"``, ``"laplace"`` or ``"relu2"``.
@@ -108,11 +109,9 @@ def whole_attention(
     """
     query, key, value, padding = inputs
     length = query.shape[1]
-    if function != "softmax" or wants_weights:
-        seen = seen_in_a_row(length, padding, causal, query.device)
-        weights = weights_of(function, query, key, positions.between(length, length), seen)
-        weights = functional.dropout(weights, dropout)
-        return weights @ value, weights if wants_weights else None
+    is_small = query.device.type == "cpu" and length * length < _MANY_PAIRS
+    if function != "softmax" or wants_weights or is_small:
+        return _by_matrix(function, inputs, positions, causal, dropout, wants_weights)
     if isinstance(positions, RotaryBias):
         query, key = with_features(query, key, positions)
         fully_causal = causal and padding is None
@@ -124,6 +123,34 @@ def whole_attention(
     if seen is not None:
         mask = torch.where(_some(seen), mask, -math.inf)
     return fused(query, key, value, mask, False, query.shape[-1] ** -0.5, dropout), None
+
+
+def _by_matrix(
+    function: str,
+    inputs: Inputs,
+    positions: Bias,
+    causal: bool,
+    dropout: float,
+    wants_weights: bool,
+) -> tuple[Tensor, Tensor | None]:
+    query, key, value, padding = inputs
+    length = query.shape[1]
+    bias = positions.between(length, length)
+    seen = seen_in_a_row(length, padding, causal, query.device)
+    in_parts = causal and not wants_weights and not torch.compiler.is_compiling()
+    step = _QUERIES if in_parts else max(length, 1)
+    outs = []
+    for start in range(0, max(length, 1), step):
+        end = min(start + step, length)
+        last = end if causal else length
+        own = None if seen is None else seen[..., start:end, :last]
+        weights = weights_of(
+            function, query[:, start:end], key[:, :last], bias[start:end, :last], own
+        )
+        weights = functional.dropout(weights, dropout)
+        outs.append(weights @ value[:, :last])
+    out = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
+    return out, weights if wants_weights else None
 
 
 def with_features(query: Tensor, key: Tensor, positions: RotaryBias) -> tuple[Tensor, Tensor]:
@@ -189,7 +216,10 @@ def _some(seen: Tensor) -> Tensor:
     return seen | ~seen.any(-1, keepdim=True)
 
 
-def _product(query: Tensor, key: Tensor) -> Tensor:
-    """[B, Nq, Nk] in single precision at least."""
-    products = query @ key.mT
-    return products.to(torch.promote_types(products.dtype, torch.float32))
+def _scores(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    """Products and bias, [B, Nq, Nk] in single precision at least."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    if query.dtype == bias.dtype == wide:
+        shape = (query.shape[0], query.shape[1], key.shape[1])
+        return torch.baddbmm(bias.expand(shape), query, key.mT)  # one pass less
+    return (query @ key.mT).to(wide) + bias

@@ -187,6 +187,11 @@ class MegaPreTrainedModel(PreTrainedModel):
             "another one."
         )
 
+    @property
+    def kind_of_positions(self) -> str:
+        """What reports call them."""
+        return self.config.relative_positional_bias
+
     def why_not_longer(self) -> str | None:
         """Why the model can't read more tokens than it does, or None if it can."""
         config = self.config

@@ -17,6 +17,7 @@ from .layer_parts import positional_bias
 from .moving_average import MegaMultiDimensionDampedEma
 from .norms import MegaDropout, MegaSequenceNorm
 from .positions import Bias, RotaryBias
+from .recomputing import recomputed
 
 if TYPE_CHECKING:
     from .cache import MegaCacheLayer
@@ -57,7 +58,7 @@ class MegaMovingAverageGatedAttention(nn.Module):
         self.prenorm = config.normalize_before_mega
         self.function = config.attention_activation
         self.activation = ACT2FN[config.activation]
-        self.sizes = (size, shared + config.intermediate_size, size)
+        self.sizes = (size, shared, config.intermediate_size, size)
         self.norm = MegaSequenceNorm(config)
         self.dropout = MegaDropout(config.dropout_prob, by_feature)
         self.hidden_dropout = MegaDropout(config.hidden_dropout_prob, by_feature)
@@ -90,27 +91,44 @@ class MegaMovingAverageGatedAttention(nn.Module):
             None.
         """
         normed = self.norm(x) if self.prenorm else x
-        value = self.activation(self.v_proj(normed))
         average, keep = None, False
         if before is not None:
             average, keep = before.held.average, before.keep
         averaged, average = self.ema_gate(normed, padding, average, keep)
-        update, gates, candidate = self.mx_proj(self.dropout(averaged)).split(self.sizes, -1)
-        shared, gate = functional.silu(gates).split([self.qk_weight.shape[1], value.shape[-1]], -1)
-        query = shared * self.qk_weight[0] + self.qk_bias[0]
-        key = shared * self.qk_weight[1] + self.qk_bias[1]
-
-        if before is not None and before.read:
-            out, weights = self._attend_behind(query, key, value, before, wants_weights)
+        projected = recomputed(self._project, averaged)
+        if before is None:
+            out, weights = recomputed(self._attended, projected, normed, padding, wants_weights)
         else:
-            inputs = Inputs(query, key, self.hidden_dropout(value), padding)
-            out, weights = self._attend(inputs, wants_weights)
-        if before is not None and keep:
-            before.held.update(key[:, None], value[:, None])
-            before.held.average = average
-        new = self.dropout(self.activation(candidate + self.h_proj(out * gate)))
-        mixed = torch.lerp(x, new.to(x.dtype), torch.sigmoid(update).to(x.dtype))
+            out, weights = self._attend_behind(projected, normed, padding, before, wants_weights)
+            if keep:
+                before.held.average = average
+        mixed = recomputed(self._mix, x, projected, out)
         return mixed if self.prenorm else self.norm(mixed), weights
+
+    def _project(self, averaged: Tensor) -> Tensor:
+        """The averages' part in everything, [B, L, D + S + E + D]."""
+        out: Tensor = self.mx_proj(self.dropout(functional.silu(averaged)))
+        return out
+
+    def _attended(
+        self, projected: Tensor, normed: Tensor, padding: Tensor | None, wants_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        query, key, value = self._inputs(projected, normed)
+        inputs = Inputs(query, key, self.hidden_dropout(value), padding)
+        return self._attend(inputs, wants_weights)
+
+    def _inputs(self, projected: Tensor, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query and key [B, L, S], value [B, L, E]."""
+        shared = functional.silu(projected.split(self.sizes, -1)[1])
+        query, key = (shared * self.qk_weight[i] + self.qk_bias[i] for i in range(2))
+        return query, key, self.activation(self.v_proj(normed))
+
+    def _mix(self, x: Tensor, projected: Tensor, out: Tensor) -> Tensor:
+        """Gates what attention gave [B, L, E], and moves ``x`` towards it."""
+        update, _, gate, candidate = projected.split(self.sizes, -1)
+        gated = out * functional.silu(gate)
+        new = self.dropout(self.activation(candidate + self.h_proj(gated)))
+        return torch.lerp(x, new.to(x.dtype), torch.sigmoid(update).to(x.dtype))
 
     @property
     def _chunk(self) -> int | None:
@@ -164,12 +182,26 @@ class MegaMovingAverageGatedAttention(nn.Module):
         return out[:, :, 0], weights[:, 0] if wants_weights else None
 
     def _attend_behind(
-        self, query: Tensor, key: Tensor, value: Tensor, before: Before, wants_weights: bool
+        self,
+        projected: Tensor,
+        normed: Tensor,
+        padding: Tensor | None,
+        before: Before,
+        wants_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        keys, values = before.held.with_new(key[:, None], value[:, None])
-        inputs = Following(
-            query, keys[:, 0], values[:, 0], before.real, before.leading, before.read
-        )
-        return following_attention(
-            self.function, inputs, self.rel_pos_bias(), self._chunk, wants_weights
-        )
+        query, key, value = self._inputs(projected, normed)
+        if before.read:
+            keys, values = before.held.with_new(key[:, None], value[:, None])
+            inputs = Following(
+                query, keys[:, 0], values[:, 0], before.real, before.leading, before.read
+            )
+            found = following_attention(
+                self.function, inputs, self.rel_pos_bias(), self._chunk, wants_weights
+            )
+        else:
+            found = self._attend(
+                Inputs(query, key, self.hidden_dropout(value), padding), wants_weights
+            )
+        if before.keep:
+            before.held.update(key[:, None], value[:, None])
+        return found

@@ -16,23 +16,32 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
-from mra_plugin.models.calls import as_asked, check_inputs, check_span, merge_choices
-from mra_plugin.models.head_parts import label_count
-from mra_plugin.models.losses import choice_loss, sequence_loss, span_loss, token_loss
+from mra_plugin.models.calls import check_inputs, check_span, merge_choices
+from mra_plugin.models.head_parts import ClassificationHead
+from mra_plugin.models.heads import (
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+    WithEncoder,
+)
+from mra_plugin.models.losses import choice_loss, token_loss
 
 from .cache import MegaCache, cache_for
 from .configuration import MegaConfig
 from .encoder import MegaModel, MegaPreTrainedModel
 
 _WORDS = "mega.embedding_layer.word_embeddings.weight"
+_NO_POOLER = {"add_pooling_layer": False}
 
 
-class MegaForCausalLM(MegaPreTrainedModel, GenerationMixin):
+class MegaForCausalLM(MegaPreTrainedModel, WithEncoder, GenerationMixin):
     """Predicts the next word; needs a config with ``is_decoder=True``, ``bidirectional=False``."""
 
     _tied_weights_keys = {"lm_head.weight": _WORDS}  # noqa: RUF012
     # Moving averages can't be taken back, which assisted generation would need.
     _is_stateful = True
+    encoder_class = MegaModel
+    encoder_options = _NO_POOLER
 
     def __init__(self, config: MegaConfig) -> None:
         if not config.is_decoder:
@@ -41,7 +50,6 @@ class MegaForCausalLM(MegaPreTrainedModel, GenerationMixin):
                 "sees the words that it should predict"
             )
         super().__init__(config)
-        self.mega = MegaModel(config, add_pooling_layer=False)
         self.dense = _hidden_dense(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -84,7 +92,7 @@ class MegaForCausalLM(MegaPreTrainedModel, GenerationMixin):
             ``loss``, a scalar, if there are labels; ``logits`` [B, L, vocab]; and where asked for
             ``past_key_values``, ``hidden_states``, ``attentions`` and ``cross_attentions``.
         """
-        read = self.mega(
+        read = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -104,15 +112,15 @@ class MegaForCausalLM(MegaPreTrainedModel, GenerationMixin):
             )
             hidden = hidden[:, kept]
         logits = self.lm_head(_through(self.dense, hidden))
-        output = CausalLMOutputWithCrossAttentions(
+        return self._output(
+            CausalLMOutputWithCrossAttentions,
+            read,
+            return_dict,
             loss=None if labels is None else token_loss(logits[:, :-1], labels[:, 1:]),
             logits=logits,
             past_key_values=read.past_key_values,
-            hidden_states=read.hidden_states,
-            attentions=read.attentions,
             cross_attentions=read.cross_attentions,
         )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
 
     def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
@@ -129,14 +137,15 @@ class MegaForCausalLM(MegaPreTrainedModel, GenerationMixin):
             model_kwargs["past_key_values"] = cache_for(self.config, given)
 
 
-class MegaForMaskedLM(MegaPreTrainedModel):
+class MegaForMaskedLM(MegaPreTrainedModel, WithEncoder):
     """Predicts the words behind mask tokens."""
 
     _tied_weights_keys = {"mlm_head.weight": _WORDS}  # noqa: RUF012
+    encoder_class = MegaModel
+    encoder_options = _NO_POOLER
 
     def __init__(self, config: MegaConfig) -> None:
         super().__init__(config)
-        self.mega = MegaModel(config, add_pooling_layer=False)
         self.dense = _hidden_dense(config)
         self.mlm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -172,7 +181,7 @@ class MegaForMaskedLM(MegaPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, L, vocab]; and where asked for
             ``hidden_states`` and ``attentions``.
         """
-        read = self.mega(
+        read = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -185,39 +194,23 @@ class MegaForMaskedLM(MegaPreTrainedModel):
             return_dict=True,
         )
         logits = self.mlm_head(_through(self.dense, read.last_hidden_state))
-        output = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels),
-            logits=logits,
-            hidden_states=read.hidden_states,
-            attentions=read.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        loss = None if labels is None else token_loss(logits, labels)
+        return self._output(MaskedLMOutput, read, return_dict, loss=loss, logits=logits)
 
 
-class MegaClassificationHead(nn.Module):
-    """Classifies a sequence by its first token."""
+class MegaClassificationHead(ClassificationHead):
+    """Classifies a sequence by its first token, with tanh in between."""
 
     def __init__(self, config: MegaConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.out_proj = nn.Linear(config.hidden_size, label_count(config))
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, L, D] to [B, labels]."""
-        first = torch.tanh(self.dense(self.dropout(hidden_states[:, 0])))
-        out: Tensor = self.out_proj(self.dropout(first))
-        return out
+        super().__init__(config, torch.tanh)
 
 
-class MegaForSequenceClassification(MegaPreTrainedModel):
+class MegaForSequenceClassification(MegaPreTrainedModel, SequenceClassification):
     """Classifies, labels or rates whole sequences, ``config.num_labels`` wide."""
 
-    def __init__(self, config: MegaConfig) -> None:
-        super().__init__(config)
-        self.mega = MegaModel(config, add_pooling_layer=False)
-        self.classifier = MegaClassificationHead(config)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MegaModel
+    encoder_options = _NO_POOLER
+    head_class = MegaClassificationHead
 
     def forward(
         self,
@@ -241,7 +234,7 @@ class MegaForSequenceClassification(MegaPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, labels]; and where asked for
             ``hidden_states`` and ``attentions``.
         """
-        read = self.mega(
+        read = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -251,25 +244,16 @@ class MegaForSequenceClassification(MegaPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(read.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = sequence_loss(logits, labels, self.config.problem_type)
-        output = SequenceClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=read.hidden_states,
-            attentions=read.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._classify(read, labels, return_dict)
 
 
-class MegaForMultipleChoice(MegaPreTrainedModel):
-    """Rates the choices of each question."""
+class MegaForMultipleChoice(MegaPreTrainedModel, WithEncoder):
+    """Rates the choices of each question, by what the pooler makes of them."""
+
+    encoder_class = MegaModel
 
     def __init__(self, config: MegaConfig) -> None:
         super().__init__(config)
-        self.mega = MegaModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -298,7 +282,7 @@ class MegaForMultipleChoice(MegaPreTrainedModel):
             ``hidden_states`` and ``attentions`` of all choices, with a batch of B * choices.
         """
         batch, choices, _ = check_inputs(input_ids, inputs_embeds, choices=True)
-        read = self.mega(
+        read = self.base_model(
             merge_choices(input_ids),
             merge_choices(attention_mask),
             merge_choices(token_type_ids),
@@ -309,24 +293,15 @@ class MegaForMultipleChoice(MegaPreTrainedModel):
             return_dict=True,
         )
         logits = self.classifier(self.dropout(read.pooler_output)).view(batch, choices)
-        output = MultipleChoiceModelOutput(
-            loss=None if labels is None else choice_loss(logits, labels),
-            logits=logits,
-            hidden_states=read.hidden_states,
-            attentions=read.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        loss = None if labels is None else choice_loss(logits, labels)
+        return self._output(MultipleChoiceModelOutput, read, return_dict, loss=loss, logits=logits)
 
 
-class MegaForTokenClassification(MegaPreTrainedModel):
+class MegaForTokenClassification(MegaPreTrainedModel, TokenClassification):
     """Classifies every token, ``config.num_labels`` wide."""
 
-    def __init__(self, config: MegaConfig) -> None:
-        super().__init__(config)
-        self.mega = MegaModel(config, add_pooling_layer=False)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, label_count(config))
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MegaModel
+    encoder_options = _NO_POOLER
 
     def forward(
         self,
@@ -349,7 +324,7 @@ class MegaForTokenClassification(MegaPreTrainedModel):
             ``loss``, a scalar, if there are labels; ``logits`` [B, L, labels]; and where asked
             for ``hidden_states`` and ``attentions``.
         """
-        read = self.mega(
+        read = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -359,24 +334,14 @@ class MegaForTokenClassification(MegaPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(self.dropout(read.last_hidden_state))
-        output = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels),
-            logits=logits,
-            hidden_states=read.hidden_states,
-            attentions=read.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._classify(read, labels, return_dict)
 
 
-class MegaForQuestionAnswering(MegaPreTrainedModel):
+class MegaForQuestionAnswering(MegaPreTrainedModel, QuestionAnswering):
     """Finds the span of tokens that answers a question."""
 
-    def __init__(self, config: MegaConfig) -> None:
-        super().__init__(config)
-        self.mega = MegaModel(config, add_pooling_layer=False)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
-        self.post_init()  # type: ignore[no-untyped-call]
+    encoder_class = MegaModel
+    encoder_options = _NO_POOLER
 
     def forward(
         self,
@@ -403,7 +368,7 @@ class MegaForQuestionAnswering(MegaPreTrainedModel):
             [B, L] each; and where asked for ``hidden_states`` and ``attentions``.
         """
         check_span(start_positions, end_positions)
-        read = self.mega(
+        read = self.base_model(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -413,20 +378,7 @@ class MegaForQuestionAnswering(MegaPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        start_logits, end_logits = (
-            logits.contiguous() for logits in self.qa_outputs(read.last_hidden_state).unbind(-1)
-        )
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
-        output = QuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=read.hidden_states,
-            attentions=read.attentions,
-        )
-        return as_asked(output, self.config, return_dict)  # type: ignore[no-any-return]
+        return self._find(read, start_positions, end_positions, return_dict)
 
 
 def _hidden_dense(config: MegaConfig) -> nn.Linear | None:
@@ -436,8 +388,3 @@ def _hidden_dense(config: MegaConfig) -> nn.Linear | None:
 
 def _through(dense: nn.Linear | None, hidden_states: Tensor) -> Tensor:
     return hidden_states if dense is None else torch.tanh(dense(hidden_states))
-
-
-def _classifier_dropout(config: MegaConfig) -> float:
-    given = config.classifier_dropout
-    return config.hidden_dropout_prob if given is None else given

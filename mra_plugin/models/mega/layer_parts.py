@@ -12,6 +12,7 @@ from .positions import (
     MegaRotaryRelativePositionalBias,
     MegaSimpleRelativePositionalBias,
 )
+from .recomputing import recomputed
 
 if TYPE_CHECKING:
     from .configuration import MegaConfig
@@ -44,6 +45,11 @@ class MegaNormalizedFeedForwardNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] to the same."""
-        hidden = self.activation(self.fc1(self.norm(x) if self.prenorm else x))
-        out: Tensor = x + self.dropout(self.fc2(self.hidden_dropout(hidden)))
+        hidden = self.fc1(self.norm(x) if self.prenorm else x)
+        out = x + self.dropout(recomputed(self._narrow, hidden))
         return out if self.prenorm else self.norm(out)
+
+    def _narrow(self, hidden: Tensor) -> Tensor:
+        """[B, L, F] before the activation, to [B, L, D]."""
+        out: Tensor = self.fc2(self.hidden_dropout(self.activation(hidden)))
+        return out

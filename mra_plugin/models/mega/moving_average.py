@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mra_plugin.ops.ema import damped_ema
 
@@ -52,8 +51,9 @@ class MegaMultiDimensionDampedEma(nn.Module):
             keep: whether to give what the next call needs.
 
         Returns:
-            [B, L, D] after silu, and what the next call needs: the averages [B, D, N] in single
-            precision at least, or with truncation the last inputs, [B, at most truncation - 1, D].
+            [B, L, D] before the activation, silu, and what the next call needs: the averages
+            [B, D, N] in single precision at least, or with truncation the last inputs,
+            [B, at most truncation - 1, D].
         """
         # In 16 bits 1 - p a is 1 for slow averages.
         wide = torch.promote_types(self.decay_factor.dtype, torch.float32)
@@ -81,4 +81,4 @@ class MegaMultiDimensionDampedEma(nn.Module):
             averaged = average(inputs, truncation=self.truncation)[:, before:]
             if keep:
                 state = inputs[:, max(inputs.shape[1] - self.truncation + 1, 0) :]
-        return functional.silu(averaged + x * self.residual_weight), state
+        return averaged + x * self.residual_weight, state

@@ -24,8 +24,7 @@ class MegaScaleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to the same."""
-        normed = _by_root_mean_square(x)
-        return normed if self.scalar is None else normed * self.scalar
+        return _by_root_mean_square(x, self.scalar)
 
 
 class MegaRMSNorm(nn.Module):
@@ -90,7 +89,9 @@ class MegaDropout(nn.Dropout):
         return f"p={self.p}, by_feature={self.by_feature}"
 
 
-def _by_root_mean_square(x: Tensor) -> Tensor:
+def _by_root_mean_square(x: Tensor, factor: Tensor | None = None) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPSILON)
+    if factor is not None:
+        scale = scale * factor  # not behind: a product keeps what goes in
     return (wide * scale).to(x.dtype)

@@ -1,9 +1,8 @@
-"""A MEGA layer beside the original's own steps: ``python benchmarks/mega_layer.py``.
+"""A MEGA layer beside the steps that the original takes: ``python mega_layer.py``.
 
-The original's steps: the kernel of the moving average by an exponential for each average and
-distance, transforms of 2L points, or of 2(2L - 1) in both directions, the bias of a chunk from
-turned vectors, and attention by a softmax of dense scores. Weights, projections and gates are the
-same. Each round runs them first and ours right after.
+The original's steps: the moving average as in `moving_average.original`, the bias of a chunk from
+turned vectors, attention by a softmax of dense scores, and everything kept for the backward.
+Weights, projections and gates are the same. Each round runs them first and ours right after.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
+import moving_average
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import silu
+from torch.profiler import ProfilerActivity, profile
 
 from mra_plugin import MegaConfig, MegaModel
 from mra_plugin.encoders.measure import seconds_of
@@ -26,20 +27,11 @@ Layer = Callable[[Tensor], Tensor]
 
 def averaged(layer: nn.Module, x: Tensor) -> Tensor:
     ema = layer.ema_gate
-    length, channels = x.shape[1:]
-    damping = torch.sigmoid(ema.damping_factor)
-    decay = 1 - damping * torch.sigmoid(ema.decay_factor)
-    taps = (torch.arange(length).view(1, 1, -1) * decay.log()).exp()
-    kernel = damping * ema.ema_expansion_matrix * taps  # [kD, N, L]
-    kernel = torch.einsum("dnl,dn->dl", kernel, ema.kernel_projection_matrix * ema.scale)
-    rows, first, points = x.transpose(1, 2), 0, length
-    if ema.bidirectional:
-        forth, back = kernel.split(channels)
-        kernel = pad(forth, (length - 1, 0)) + pad(back.flip(-1), (0, length - 1))
-        rows, first, points = pad(rows, (length - 1, 0)), 2 * length - 2, 2 * length - 1
-    size = 2 * points
-    spectrum = torch.fft.rfft(rows, size) * torch.fft.rfft(kernel, size)
-    found = torch.fft.irfft(spectrum, size)[..., first : first + length].transpose(1, 2)
+    damping = torch.sigmoid(ema.damping_factor)[..., 0]
+    decay = 1 - damping * torch.sigmoid(ema.decay_factor)[..., 0]
+    weight = damping * ema.ema_expansion_matrix[..., 0]
+    gamma = ema.kernel_projection_matrix
+    found = moving_average.original(x, weight, decay, gamma, bidirectional=ema.bidirectional)
     return silu(found + x * ema.residual_weight)
 
 
@@ -49,8 +41,9 @@ def original(layer: nn.Module, x: Tensor) -> Tensor:
     chunk = chunk if layer.config.use_chunking and x.shape[1] > chunk else x.shape[1]
     normed = layer.norm(x)
     value = silu(layer.v_proj(normed))
-    update, gates, candidate = layer.mx_proj(averaged(layer, normed)).split(layer.sizes, -1)
-    shared, gate = silu(gates).split([layer.qk_weight.shape[1], value.shape[-1]], -1)
+    projected = layer.mx_proj(averaged(layer, normed))
+    update, shared, gate, candidate = projected.split(layer.sizes, -1)
+    shared, gate = silu(shared), silu(gate)
     query, key = (shared * layer.qk_weight[i] + layer.qk_bias[i] for i in range(2))
     query, key, value = (one.unflatten(1, (-1, chunk)) for one in (query, key, value))
     scores = query * query.shape[-1] ** -0.5 @ key.mT + layer.rel_pos_bias().between(chunk, chunk)
@@ -70,18 +63,13 @@ def step(run: Layer, x: Tensor, *, trains: bool) -> None:
     run(x.clone().requires_grad_()).sum().backward()
 
 
-def saved_bytes(run: Layer, x: Tensor, known: set[int]) -> int:
-    """What one forward pass keeps for its backward, beside the weights."""
-    kept: dict[int, int] = {}
-
-    def see(one: Tensor) -> Tensor:
-        if one.data_ptr() not in known:
-            kept[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
-        return one
-
-    with torch.autograd.graph.saved_tensors_hooks(see, lambda one: one):
-        run(x.clone().requires_grad_())
-    return sum(kept.values())
+def held_bytes(run: Layer, x: Tensor) -> int:
+    """What one forward pass leaves in memory for its backward, its input included."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        out = run(x.clone().requires_grad_())
+    events = profiler.profiler.kineto_results.events()
+    held: int = sum(event.nbytes() for event in events if event.name() == "[memory]")
+    return held - out.nbytes
 
 
 def growth(lengths: list[int], times: list[float]) -> float:
@@ -116,7 +104,6 @@ def main() -> None:
             bidirectional=not decoder,
         )
         layer = MegaModel(config).layers[0].mega_layer.eval()
-        weights = {one.data_ptr() for one in layer.parameters()}
 
         def ours(x: Tensor, layer: nn.Module = layer) -> Tensor:
             return layer(x)[0]
@@ -149,7 +136,7 @@ def main() -> None:
                 if len(runs) > 1:
                     line += f"; original {medians[0]:8.1f} ms, {medians[0] / medians[1]:.1f} times"
                 if trains:
-                    kept = [saved_bytes(run, x, weights) / 1e6 for run in runs]
+                    kept = [held_bytes(run, x) / 1e6 for run in runs]
                     line += f"; {kept[-1]:.0f} MB kept" + (
                         f" of {kept[0]:.0f}" if len(runs) > 1 else ""
                     )
