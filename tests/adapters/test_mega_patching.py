@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.tiny_mega import DECODER, config, hidden, make, padded, token_ids
+from helpers.tiny_mega import DECODER, STILL, config, hidden, make, padded, token_ids
 from torch import Tensor
 
 import mra_plugin
@@ -155,11 +155,9 @@ def test_what_a_model_may_be_loaded_with(tmp_path: object) -> None:
 
 
 def test_training_with_another_attention() -> None:
-    names = ("dropout", "hidden_dropout", "attention_probs_dropout", "nffn_activation_dropout")
-    still = {f"{name}_prob": 0.0 for name in names}
     gradients = []
     for patched in (False, True):
-        model = make("MegaForMaskedLM", **still, **CHUNKS).train()
+        model = make("MegaForMaskedLM", **STILL, **CHUNKS).train()
         if patched:
             mra_plugin.patch(model, attention="mra", **FULL)
         model(token_ids(), labels=token_ids()).loss.backward()

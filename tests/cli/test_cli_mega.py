@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.letter_data import letter_tokenizer, save_lines, save_texts
-from helpers.tiny_mega import DECODER, make
+from helpers.tiny_mega import DECODER, STILL, make
 from transformers import AutoModelForCausalLM
 from typer.testing import Result
 
@@ -19,9 +19,7 @@ QUICK = ("--steps", 25, "--learning-rate", 1e-2, "--length", 48, "--log-every", 
 
 
 def save(folder: Path, head: str = "MegaModel", **fields: object) -> Path:
-    names = ("dropout", "hidden_dropout", "attention_probs_dropout", "nffn_activation_dropout")
-    still = {f"{name}_prob": 0.0 for name in names}
-    make(head, pad_token_id=0, initializer_range=0.2, **{**still, **fields}).save_pretrained(folder)
+    make(head, pad_token_id=0, initializer_range=0.2, **{**STILL, **fields}).save_pretrained(folder)
     letter_tokenizer().save_pretrained(folder)
     return folder
 

@@ -6,10 +6,16 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from helpers import tiny_mra, tiny_nystromformer
+from helpers import tiny_mega, tiny_mra, tiny_nystromformer
 
-# A row has HEADS, SIZES, make, inputs_of and labels_of.
-FAMILIES: dict[str, ModuleType] = {"Mra": tiny_mra, "Nystromformer": tiny_nystromformer}
+# A row has HEADS, SIZES, HEAD_COUNT, STILL (fields of a model without dropout), KEPT_WHOLE (what
+# device maps don't part, without the family's name), LAYER_LIST (where the layers are), make,
+# inputs_of and labels_of.
+FAMILIES: dict[str, ModuleType] = {
+    "Mra": tiny_mra,
+    "Nystromformer": tiny_nystromformer,
+    "Mega": tiny_mega,
+}
 HEADS = [head for family in FAMILIES.values() for head in family.HEADS]
 
 
@@ -17,13 +23,17 @@ def family_of(head: str) -> str:
     return next(name for name in FAMILIES if head.startswith(name))
 
 
+def row_of(head: str) -> ModuleType:
+    return FAMILIES[family_of(head)]
+
+
 def make(head: str, **extra: object) -> nn.Module:
-    return FAMILIES[family_of(head)].make(head, **extra)
+    return row_of(head).make(head, **extra)
 
 
 def inputs_of(head: str) -> dict[str, Tensor]:
-    return FAMILIES[family_of(head)].inputs_of(head)
+    return row_of(head).inputs_of(head)
 
 
 def labels_of(head: str) -> dict[str, Tensor]:
-    return FAMILIES[family_of(head)].labels_of(head)
+    return row_of(head).labels_of(head)

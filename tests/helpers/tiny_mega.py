@@ -16,7 +16,7 @@ HEADS = [
     "MegaForTokenClassification",
     "MegaForQuestionAnswering",
 ]
-LAYERS, VOCABULARY, TOKENS = 2, 64, 40
+LAYERS, HEAD_COUNT, VOCABULARY, TOKENS = 2, 1, 64, 40
 SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -29,6 +29,9 @@ SIZES = {
     "initializer_range": 0.3,
 }
 DECODER = {"is_decoder": True, "bidirectional": False}
+DROPOUTS = ("dropout", "hidden_dropout", "attention_probs_dropout", "nffn_activation_dropout")
+STILL = {f"{name}_prob": 0.0 for name in DROPOUTS}
+KEPT_WHOLE, LAYER_LIST = ("Embeddings", "Block"), "layers"
 
 
 def config(**extra: object) -> mra_plugin.MegaConfig:
@@ -53,15 +56,15 @@ def padded(batch: int = 2, tokens: int = TOKENS, real: int = 25) -> Tensor:
     return mask
 
 
-def inputs_of(head: str, batch: int = 2, tokens: int = TOKENS, real: int = 25) -> dict[str, Tensor]:
-    """Tokens and their mask, with an axis of three choices where the head has one."""
+def inputs_of(head: str, batch: int = 2, tokens: int = TOKENS, real: int = 25) -> dict[str, object]:
+    """Tokens and their mask, with an axis of three choices where the head has one; no cache."""
     inputs = {
         "input_ids": token_ids(batch, tokens),
         "attention_mask": padded(batch, tokens, real),
     }
     if head == "MegaForMultipleChoice":
         return {name: x[:, None].repeat(1, 3, 1) for name, x in inputs.items()}
-    return inputs
+    return {**inputs, **({"use_cache": False} if head == "MegaForCausalLM" else {})}
 
 
 def labels_of(head: str, batch: int = 2, tokens: int = TOKENS) -> dict[str, Tensor]:

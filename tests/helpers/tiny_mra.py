@@ -29,6 +29,8 @@ SIZES = {
     "block_per_row": 2,
     "initializer_range": 0.2,
 }
+STILL = {"hidden_dropout_prob": 0.0}
+KEPT_WHOLE, LAYER_LIST = ("Embeddings", "Layer"), "encoder.layer"
 
 
 def config(**extra: object) -> mra_plugin.MraConfig:

@@ -16,6 +16,8 @@ SIZES = {
     "conv_kernel_size": 9,
     "type_vocab_size": 1,
 }
+HEAD_COUNT, STILL = tiny_mra.HEAD_COUNT, tiny_mra.STILL
+KEPT_WHOLE, LAYER_LIST = tiny_mra.KEPT_WHOLE, tiny_mra.LAYER_LIST
 inputs_of, labels_of = tiny_mra.inputs_of, tiny_mra.labels_of
 
 

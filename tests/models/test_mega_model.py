@@ -6,7 +6,17 @@ import weakref
 
 import pytest
 import torch
-from helpers.tiny_mega import DECODER, SIZES, config, hidden, make, padded, token_ids
+from helpers.tiny_mega import (
+    DECODER,
+    HEADS,
+    SIZES,
+    STILL,
+    config,
+    hidden,
+    make,
+    padded,
+    token_ids,
+)
 from torch import Tensor, nn
 
 import mra_plugin
@@ -280,11 +290,7 @@ def test_double_precision_is_double() -> None:
 
 
 def test_feature_dropout_of_values_drops_single_features() -> None:
-    fields = {
-        f"{name}_prob": 0.0
-        for name in ("dropout", "attention_probs_dropout", "nffn_activation_dropout")
-    }
-    model = make(use_feature_dropout=True, hidden_dropout_prob=0.5, **fields, **CHUNKS)
+    model = make(use_feature_dropout=True, **{**STILL, "hidden_dropout_prob": 0.5}, **CHUNKS)
     layer, seen = model.layers[0].mega_layer.train(), []
     attend = layer._attend
     layer._attend = lambda inputs, wanted: seen.append(inputs.value) or attend(inputs, wanted)
@@ -295,23 +301,13 @@ def test_feature_dropout_of_values_drops_single_features() -> None:
     assert not dropped[0, 0].equal(dropped[1, 0])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "dropout_prob",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "nffn_activation_dropout_prob",
-    ],
-)
+@pytest.mark.parametrize("name", STILL)
 @pytest.mark.parametrize("by_feature", [False, True])
 @torch.no_grad()
 def test_each_dropout_drops(name: str, by_feature: bool) -> None:
-    every = ("dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob")
-    fields = dict.fromkeys((*every, "nffn_activation_dropout_prob"), 0.0)
-    model = make(**{**fields, "use_feature_dropout": by_feature}).train()
+    model = make(**{**STILL, "use_feature_dropout": by_feature}).train()
     assert model(token_ids())[0].equal(model.eval()(token_ids())[0])
-    model = make(**{**fields, name: 0.5, "use_feature_dropout": by_feature}).train()
+    model = make(**{**STILL, name: 0.5, "use_feature_dropout": by_feature}).train()
     assert not model(token_ids())[0].equal(model(token_ids())[0])
 
 
@@ -451,3 +447,33 @@ def test_queries_of_a_decoder_in_parts(
             found.append([out if mask is None else out[mask.bool()], *grads])
         for one, other in zip(*found, strict=True):
             assert_same(one, other, 1e-9)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_fresh_weights(head: str) -> None:
+    spreads = {"ema_delta_alpha_range": 0.3, "ema_beta_range": 0.1, "ema_gamma_omega_range": 2.0}
+    for bias in ("rotary", "simple"):
+        model = make(head, initializer_range=0.05, relative_positional_bias=bias, **spreads)
+        for name, parameter in model.named_parameters():
+            mean, spread = 0.0, 0.05
+            if name.endswith("norm.scalar"):
+                assert parameter.eq(1).all(), name
+                continue
+            if name.endswith((".bias", "qk_bias")):
+                assert parameter.eq(0).all(), name
+                continue
+            if name.endswith(("damping_factor", "decay_factor")):
+                spread = 0.3
+            elif name.endswith(("kernel_projection_matrix", "residual_weight")):
+                spread = 2.0
+            elif name.endswith("ema_expansion_matrix"):
+                parameter, spread = parameter * torch.tensor([1, -1, 1, -1])[:, None], 0.1
+                mean = 1.0
+            # Of so many numbers as there are.
+            allowed = 5 * spread / parameter.numel() ** 0.5
+            assert abs(parameter.std().item() - spread) < allowed, name
+            assert abs(parameter.mean().item() - mean) < allowed, name
+        assert model.get_input_embeddings().weight[1].eq(0).all()

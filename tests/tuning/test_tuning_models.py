@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import layer_families
+from helpers import layer_families, tiny_mega
 from helpers.letter_models import SIZES
 from torch import Tensor
 from transformers import (
@@ -125,13 +125,15 @@ def test_the_model_stays_as_it_was(
     assert tokenizer.model_max_length == limit
 
 
-@pytest.mark.parametrize("family", ["Mra", "Nystromformer", "own mra"])
-def test_models_that_approximate_by_themselves(
+@pytest.mark.parametrize("family", ["Mra", "Nystromformer", "own mra", "own mega"])
+def test_models_that_approximate_by_themselves_or_know_no_limit(
     family: str, tokenizer: Any, letters: Letters
 ) -> None:
     if family == "own mra":
         sizes = {**SIZES, "hidden_size": 64, "max_position_embeddings": 256}
         model: Any = mra_plugin.MraModel(mra_plugin.MraConfig(**sizes)).eval()
+    elif family == "own mega":
+        model = tiny_mega.make(max_positions=48, initializer_range=0.6)
     else:
         model = layer_families.make(family)
     found = mra_plugin.tune(model, tokenizer, letters(1100), 0.7, lengths=[256])
@@ -175,6 +177,8 @@ def test_models_that_cant_be_tuned(model: PreTrainedModel, tokenizer: Any) -> No
         (GPT2Model(GPT2Config(**sizes)), "can't use 'mra' in this model: GPT2Model can't take"),
         (ViTModel(ViTConfig(hidden_size=12)), "ViTModel does not read text but pixel_values"),
         (layer_families.make("Mra", position_embedding_type="relative_key"), "can't tune MraModel"),
+        (tiny_mega.make(attention_activation="laplace"), "'mra' is a softmax"),
+        (tiny_mega.make(relative_positional_bias="simple"), "'mra' does not serve a bias"),
     ):
         with pytest.raises(UserError, match=message):
             mra_plugin.tune(wrong, tokenizer, "a")
