@@ -62,7 +62,10 @@ def compare_head(inputs: AttentionInputs, head: int, options: MRAOptions) -> Hea
     if not 0 <= head < heads:
         raise UserError(f"head must be from 0 to {heads - 1}, got {head}")
     if batch != 1:
-        raise UserError(f"inputs must hold one sequence, got {batch}")
+        raise UserError(
+            f"layer {inputs.layer} attends in {batch} parts, of sequences or of chunks that a "
+            "model cuts them into; inputs must hold one sequence, of one chunk at most"
+        )
     if tokens > MAX_TOKENS:
         raise UserError(
             f"inputs must have at most {MAX_TOKENS} tokens, as whole matrices are compared, "

@@ -200,5 +200,7 @@ def test_plot() -> None:
     inputs = {"input_ids": token_ids(1)}
     figure = mra_plugin.plot_attention(make(), inputs, block_size=8, block_per_row=2)
     assert len(figure.axes) >= 4
-    with pytest.raises(ValueError, match="sequence"):
+    with pytest.raises(ValueError, match=r"attends in 2 parts.*one sequence, of one chunk"):
         mra_plugin.plot_attention(make(**CHUNKS), inputs, block_size=8)
+    short = {"input_ids": token_ids(1, 16)}
+    assert len(mra_plugin.plot_attention(make(**CHUNKS), short, block_size=8).axes) >= 4

@@ -59,15 +59,17 @@ def weights_of(
         query: [B, Nq, S].
         key: [B, Nk, S].
         bias: [Nq, Nk] or [B, Nq, Nk].
-        seen: bool, to be broadcast to [B, Nq, Nk]: which keys a query sees. None: all. A query that
-            sees none gets a softmax of all, which is finite, and zeros from the other two.
+        seen: bool [Nq, Nk], where every query sees one, or [B, Nq or 1, Nk]: which keys a query
+            sees. None: all. A query that sees none gets a softmax of all, which is finite, and
+            zeros from the other two.
 
     Returns:
         [B, Nq, Nk], in the data type of ``query``.
     """
     if function == "softmax":
         if seen is not None:
-            bias = bias.masked_fill(~_some(seen), -math.inf)
+            # One for all rows is causal, and there every query sees itself.
+            bias = bias.masked_fill(~(seen if seen.ndim == 2 else _some(seen)), -math.inf)
         return _scores(query * query.shape[-1] ** -0.5, key, bias).softmax(-1).to(query.dtype)
     if seen is None:
         count: Tensor | int = key.shape[1]

@@ -49,7 +49,7 @@ def chunked_attention(
             missing = size - tokens
             filled = functional.pad(weights, (0, missing, 0, missing))
             matrices.append(filled.reshape(batch, -1, size, size))
-    together = torch.cat(outs, 1)
+    together = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
     if shift is not None:
         together = rolled(together, -shift)
     return together, torch.cat(matrices, 1) if matrices else None
