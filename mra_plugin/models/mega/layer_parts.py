@@ -46,7 +46,7 @@ class MegaNormalizedFeedForwardNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] to the same."""
         hidden = self.fc1(self.norm(x) if self.prenorm else x)
-        out = x + self.dropout(recomputed(self._narrow, hidden))
+        out: Tensor = x + self.dropout(recomputed(self._narrow, hidden))
         return out if self.prenorm else self.norm(out)
 
     def _narrow(self, hidden: Tensor) -> Tensor:
