@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -73,8 +74,10 @@ class ClassificationHead(nn.Module):
 
 
 def classifier_dropout(config: Any) -> float:
-    """Dropout before a classifier: ``classifier_dropout``, where a config has a number there."""
-    own = getattr(config, "classifier_dropout", None)
+    """Dropout before a classifier: ``classifier_dropout``, if the family has it and it is set."""
+    # Any config holds what it is given beyond its fields, which means nothing.
+    has_field = any(field.name == "classifier_dropout" for field in fields(config))
+    own = config.classifier_dropout if has_field else None
     return float(config.hidden_dropout_prob if own is None else own)
 
 

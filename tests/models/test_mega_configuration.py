@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
+from helpers import own_families
 from helpers.tiny_mega import DECODER, HEADS, config, hidden, make, token_ids
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors.torch import load_file, save_file
@@ -108,6 +109,19 @@ def test_the_defaults_are_those_of_transformers_4() -> None:
 )
 def test_fields_that_change_what_is_computed(fields: dict[str, object]) -> None:
     assert not torch.allclose(hidden(make(**fields), token_ids()), hidden(make(), token_ids()))
+
+
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification"])
+def test_dropout_of_classifiers(head: str) -> None:
+    def dropout(family: str, given: float | None) -> float:
+        fields = {"hidden_dropout_prob": 0.3, "classifier_dropout": given}
+        model = own_families.make(f"{family}For{head}", **fields)
+        return getattr(model.classifier, "dropout", getattr(model, "dropout", None)).p
+
+    assert dropout("Mega", None) == 0.3
+    assert dropout("Mega", 0.0) == 0.0
+    # Of these it is no field.
+    assert dropout("Mra", 0.2) == dropout("Nystromformer", 0.2) == 0.3
 
 
 def test_one_state_dict_goes_both_ways(tmp_path: Path) -> None:
