@@ -17,10 +17,10 @@ from .models import families as model_families
 if TYPE_CHECKING:
     from .adapters.patching import patch, unpatch
     from .adapters.xformers import xformers_op
+    from .models.mega.causal_lm import MegaForCausalLM
     from .models.mega.configuration import MegaConfig
     from .models.mega.encoder import MegaModel, MegaPreTrainedModel
     from .models.mega.heads import (
-        MegaForCausalLM,
         MegaForMaskedLM,
         MegaForMultipleChoice,
         MegaForQuestionAnswering,
@@ -83,7 +83,7 @@ __all__ = [
 
 _MODULES = {
     "MegaConfig": "models.mega.configuration",
-    "MegaForCausalLM": "models.mega.heads",
+    "MegaForCausalLM": "models.mega.causal_lm",
     "MegaForMaskedLM": "models.mega.heads",
     "MegaForMultipleChoice": "models.mega.heads",
     "MegaForQuestionAnswering": "models.mega.heads",

@@ -69,7 +69,7 @@ FAMILIES = (
             "AutoModel": "mega.encoder:MegaModel",
             "AutoModelForPreTraining": "mega.heads:MegaForMaskedLM",
             "AutoModelForMaskedLM": "mega.heads:MegaForMaskedLM",
-            "AutoModelForCausalLM": "mega.heads:MegaForCausalLM",
+            "AutoModelForCausalLM": "mega.causal_lm:MegaForCausalLM",
             "AutoModelForSequenceClassification": "mega.heads:MegaForSequenceClassification",
             "AutoModelForMultipleChoice": "mega.heads:MegaForMultipleChoice",
             "AutoModelForTokenClassification": "mega.heads:MegaForTokenClassification",

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from helpers.tiny_mega import DECODER, STILL, config, hidden, make, padded, token_ids
+from helpers.tiny_mega import CHUNKS, DECODER, STILL, config, hidden, make, padded, token_ids
 from torch import Tensor
 
 import mra_plugin
 from mra_plugin.encoders.capture import attention_inputs
 from mra_plugin.registry import build_attention, register_attention
 
-CHUNKS = {"use_chunking": True, "chunk_size": 16}
 FULL = {"block_size": 8, "block_per_row": 100}
 
 

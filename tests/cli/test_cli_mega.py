@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.letter_data import letter_tokenizer, save_lines, save_texts
-from helpers.tiny_mega import DECODER, STILL, make
+from helpers.tiny_mega import CHUNKS, DECODER, STILL, make
 from transformers import AutoModelForCausalLM
 from typer.testing import Result
 
 import mra_plugin
 
-CHUNKS = {"use_chunking": True, "chunk_size": 16}
 SIMPLE = {"relative_positional_bias": "simple"}
 QUICK = ("--steps", 25, "--learning-rate", 1e-2, "--length", 48, "--log-every", 5)
 

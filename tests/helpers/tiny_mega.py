@@ -28,6 +28,7 @@ SIZES = {
     "max_positions": 96,
     "initializer_range": 0.3,
 }
+CHUNKS = {"use_chunking": True, "chunk_size": 16}
 DECODER = {"is_decoder": True, "bidirectional": False}
 DROPOUTS = ("dropout", "hidden_dropout", "attention_probs_dropout", "nffn_activation_dropout")
 STILL = {f"{name}_prob": 0.0 for name in DROPOUTS}
@@ -87,3 +88,7 @@ def labels_of(head: str, batch: int = 2, tokens: int = TOKENS) -> dict[str, Tens
 @torch.no_grad()
 def hidden(model: nn.Module, *args: object, **inputs: object) -> Tensor:
     return model(*args, **inputs).last_hidden_state
+
+
+def assert_same(one: Tensor, other: Tensor, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)

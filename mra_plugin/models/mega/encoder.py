@@ -1,13 +1,12 @@
-"""The layers, the base class of all models, and the model without a head."""
+"""The base class of all models, and the model without a head."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from transformers.utils import logging
 
@@ -19,94 +18,14 @@ from mra_plugin.models.calls import as_asked, check_inputs
 
 from .cache import MegaCache, cache_for
 from .configuration import MegaConfig
-from .cross_attention import MegaGatedCrossAttention
+from .embeddings import MegaEmbeddings
 from .gated_attention import OWN, Before, MegaMovingAverageGatedAttention
-from .layer_parts import MegaNormalizedFeedForwardNetwork
+from .layer import MegaBlock, OfEncoder
 from .moving_average import MegaMultiDimensionDampedEma
 from .norms import MegaScaleNorm
 from .positions import MegaRotaryRelativePositionalBias, MegaSimpleRelativePositionalBias
 
 logger = logging.get_logger(__name__)
-
-
-class MegaEmbeddings(nn.Module):
-    """Adds word and token type embeddings; positions come in with attention."""
-
-    def __init__(self, config: MegaConfig) -> None:
-        super().__init__()
-        size = config.hidden_size
-        self.word_embeddings = nn.Embedding(
-            config.vocab_size, size, padding_idx=config.pad_token_id
-        )
-        self.token_type_embeddings = (
-            nn.Embedding(config.type_vocab_size, size) if config.add_token_type_embeddings else None
-        )
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        """Arguments as `MegaModel.forward` explains and checks them; returns [B, L, D]."""
-        embeddings: Tensor = (
-            self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        )
-        if self.token_type_embeddings is None:
-            if token_type_ids is not None and not torch.compiler.is_compiling():
-                logger.warning_once(
-                    "token_type_ids have no effect: the model has no table of token types "
-                    "(config.add_token_type_embeddings)"
-                )
-            return embeddings
-        if token_type_ids is None:
-            return embeddings + self.token_type_embeddings.weight[0]
-        typed: Tensor = embeddings + self.token_type_embeddings(token_type_ids)
-        return typed
-
-
-class OfEncoder(NamedTuple):
-    """What cross attention reads.
-
-    Attributes:
-        states: [B, Ls, D]; None where a cache holds what is made of them.
-        mask: bool [B, Ls], True = a real token; None if all are.
-        position: of a decoder's first token, a number or int [B].
-    """
-
-    states: Tensor | None
-    mask: Tensor | None
-    position: Tensor | int
-
-
-class MegaBlock(GradientCheckpointingLayer):
-    """A layer: gated attention, cross attention if there is any, then the feed-forward part."""
-
-    def __init__(self, config: MegaConfig) -> None:
-        super().__init__()
-        self.mega_layer = MegaMovingAverageGatedAttention(config)
-        self.nffn = MegaNormalizedFeedForwardNetwork(config) if config.use_normalized_ffn else None
-        self.cross_attn = MegaGatedCrossAttention(config) if config.add_cross_attention else None
-
-    def forward(
-        self,
-        x: Tensor,
-        padding: Tensor | None = None,
-        before: Before | None = None,
-        of_encoder: OfEncoder | None = None,
-        wants_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """[B, L, D] to the same, and the matrices of attention and cross attention, or None."""
-        x, weights = self.mega_layer(x, padding, before, wants_weights)
-        cross_weights = None
-        if self.cross_attn is not None and of_encoder is not None:
-            held, keep = (None, False) if before is None else (before.held, before.keep)
-            x, cross_weights = self.cross_attn(
-                x, *of_encoder, held=held, keep=keep, wants_weights=wants_weights
-            )
-        if self.nffn is not None:
-            x = self.nffn(x)
-        return x, weights, cross_weights
 
 
 class MegaPooler(nn.Module):

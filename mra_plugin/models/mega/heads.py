@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
 from transformers.modeling_outputs import (
-    CausalLMOutputWithCrossAttentions,
     MaskedLMOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
@@ -26,127 +24,23 @@ from mra_plugin.models.heads import (
 )
 from mra_plugin.models.losses import choice_loss, token_loss
 
-from .cache import MegaCache, cache_for
 from .configuration import MegaConfig
 from .encoder import MegaModel, MegaPreTrainedModel
 
-_WORDS = "mega.embedding_layer.word_embeddings.weight"
-_NO_POOLER = {"add_pooling_layer": False}
-
-
-class MegaForCausalLM(MegaPreTrainedModel, WithEncoder, GenerationMixin):
-    """Predicts the next word; needs a config with ``is_decoder=True``, ``bidirectional=False``."""
-
-    _tied_weights_keys = {"lm_head.weight": _WORDS}  # noqa: RUF012
-    # Moving averages can't be taken back, which assisted generation would need.
-    _is_stateful = True
-    encoder_class = MegaModel
-    encoder_options = _NO_POOLER
-
-    def __init__(self, config: MegaConfig) -> None:
-        if not config.is_decoder:
-            raise ValueError(
-                "MegaForCausalLM needs config.is_decoder=True and bidirectional=False; an encoder "
-                "sees the words that it should predict"
-            )
-        super().__init__(config)
-        self.dense = _hidden_dense(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
-        self.post_init()  # type: ignore[no-untyped-call]
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The layer that predicts words."""
-        head: nn.Module = self.lm_head
-        return head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replaces the layer that predicts words."""
-        self.lm_head = new_embeddings
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        past_key_values: MegaCache | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-    ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
-        """Scores every word of the vocabulary as the one behind every token.
-
-        Arguments and errors are those of `MegaModel.forward`, and further
-
-        - ``labels``: words, int [B, L], of which each is predicted at the token before; tokens with
-          label -100 do not count. With labels there is no cache.
-        - ``logits_to_keep``: scores at the last so many tokens alone, or at those whose indices it
-          is; 0 means all.
-
-        Returns:
-            ``loss``, a scalar, if there are labels; ``logits`` [B, L, vocab]; and where asked for
-            ``past_key_values``, ``hidden_states``, ``attentions`` and ``cross_attentions``.
-        """
-        read = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            past_key_values,
-            use_cache if labels is None else False,
-            output_attentions,
-            output_hidden_states,
-            return_dict=True,
-        )
-        hidden = read.last_hidden_state
-        if labels is None:
-            kept = (
-                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            )
-            hidden = hidden[:, kept]
-        logits = self.lm_head(_through(self.dense, hidden))
-        return self._output(
-            CausalLMOutputWithCrossAttentions,
-            read,
-            return_dict,
-            loss=None if labels is None else token_loss(logits[:, :-1], labels[:, 1:]),
-            logits=logits,
-            past_key_values=read.past_key_values,
-            cross_attentions=read.cross_attentions,
-        )
-
-    def _prepare_cache_for_generation(  # type: ignore[override]
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
-        """Gives ``generate`` a cache of this model's kind."""
-        kind = generation_config.cache_implementation
-        if kind not in (None, "dynamic"):
-            raise ValueError(
-                f"cache_implementation must be left out for MEGA, which has a cache of its own, "
-                f"got {kind!r}"
-            )
-        if generation_config.use_cache is not False:
-            given = model_kwargs.get("past_key_values")
-            model_kwargs["past_key_values"] = cache_for(self.config, given)
+WORDS = "mega.embedding_layer.word_embeddings.weight"
+NO_POOLER = {"add_pooling_layer": False}
 
 
 class MegaForMaskedLM(MegaPreTrainedModel, WithEncoder):
     """Predicts the words behind mask tokens."""
 
-    _tied_weights_keys = {"mlm_head.weight": _WORDS}  # noqa: RUF012
+    _tied_weights_keys = {"mlm_head.weight": WORDS}  # noqa: RUF012
     encoder_class = MegaModel
-    encoder_options = _NO_POOLER
+    encoder_options = NO_POOLER
 
     def __init__(self, config: MegaConfig) -> None:
         super().__init__(config)
-        self.dense = _hidden_dense(config)
+        self.dense = hidden_dense(config)
         self.mlm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -193,7 +87,7 @@ class MegaForMaskedLM(MegaPreTrainedModel, WithEncoder):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.mlm_head(_through(self.dense, read.last_hidden_state))
+        logits = self.mlm_head(through(self.dense, read.last_hidden_state))
         loss = None if labels is None else token_loss(logits, labels)
         return self._output(MaskedLMOutput, read, return_dict, loss=loss, logits=logits)
 
@@ -209,7 +103,7 @@ class MegaForSequenceClassification(MegaPreTrainedModel, SequenceClassification)
     """Classifies, labels or rates whole sequences, ``config.num_labels`` wide."""
 
     encoder_class = MegaModel
-    encoder_options = _NO_POOLER
+    encoder_options = NO_POOLER
     head_class = MegaClassificationHead
 
     def forward(
@@ -301,7 +195,7 @@ class MegaForTokenClassification(MegaPreTrainedModel, TokenClassification):
     """Classifies every token, ``config.num_labels`` wide."""
 
     encoder_class = MegaModel
-    encoder_options = _NO_POOLER
+    encoder_options = NO_POOLER
 
     def forward(
         self,
@@ -341,7 +235,7 @@ class MegaForQuestionAnswering(MegaPreTrainedModel, QuestionAnswering):
     """Finds the span of tokens that answers a question."""
 
     encoder_class = MegaModel
-    encoder_options = _NO_POOLER
+    encoder_options = NO_POOLER
 
     def forward(
         self,
@@ -381,10 +275,12 @@ class MegaForQuestionAnswering(MegaPreTrainedModel, QuestionAnswering):
         return self._find(read, start_positions, end_positions, return_dict)
 
 
-def _hidden_dense(config: MegaConfig) -> nn.Linear | None:
+def hidden_dense(config: MegaConfig) -> nn.Linear | None:
+    """What stands before the vocabulary, if anything does."""
     size = config.hidden_size
-    return nn.Linear(size, size) if config.add_lm_hidden_dense_layer else None
+    return nn.Linear(size, size) if config.add_lmhidden_dense_layer else None
 
 
-def _through(dense: nn.Linear | None, hidden_states: Tensor) -> Tensor:
+def through(dense: nn.Linear | None, hidden_states: Tensor) -> Tensor:
+    """[B, L, D] to the same, by what `hidden_dense` gave."""
     return hidden_states if dense is None else torch.tanh(dense(hidden_states))
