@@ -278,7 +278,7 @@ class MegaForQuestionAnswering(MegaPreTrainedModel, QuestionAnswering):
 def hidden_dense(config: MegaConfig) -> nn.Linear | None:
     """What stands before the vocabulary, if anything does."""
     size = config.hidden_size
-    return nn.Linear(size, size) if config.add_lmhidden_dense_layer else None
+    return nn.Linear(size, size) if config.add_lm_hidden_dense_layer else None
 
 
 def through(dense: nn.Linear | None, hidden_states: Tensor) -> Tensor:
