@@ -10,7 +10,7 @@ import pytest
 from mra_plugin.registry import api
 from mra_plugin.registry.host import Registry
 
-SAMPLE = Path(__file__).parents[1] / "plugins" / "mean-attention"
+SAMPLE = Path(__file__).parents[2] / "examples" / "own_backend"
 
 Install = Callable[..., str]
 
