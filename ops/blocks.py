@@ -30,8 +30,7 @@ def count_tokens(
     if padding_mask is None:
         starts = torch.arange(0, blocks * block_size, block_size, device=device)
         return (length - starts).clamp(max=block_size).expand(batch, blocks)
-    tail = blocks * block_size - length
-    padded = torch.nn.functional.pad(padding_mask, (0, tail)) if tail else padding_mask
+    padded = fill_up(padding_mask, -1, blocks * block_size)
     return torch.unflatten(padded, -1, (blocks, block_size)).sum(-1)
 
 
@@ -49,13 +48,23 @@ def pool(x: Tensor, padding_mask: Tensor | None, counts: Tensor, block_size: int
     """
     dtype = accumulation_dtype(x.dtype)
     blocks = counts.shape[-1]
-    tail = blocks * block_size - x.shape[-2]
     if padding_mask is not None:
         x = x.masked_fill(~by_head(padding_mask)[..., None], 0)
-    if tail:
-        x = torch.nn.functional.pad(x, (0, 0, 0, tail))
+    x = fill_up(x, -2, blocks * block_size)
     sums = torch.unflatten(x, -2, (blocks, block_size)).sum(-2, dtype=dtype)
     return sums / by_head(counts).clamp(min=1)[..., None]
+
+
+def fill_up(x: Tensor, dim: int, length: int) -> Tensor:
+    """Puts zeros behind x, up to ``length`` along one of its last dimensions (a negative ``dim``).
+
+    A length that a tracer left open is never asked whether it is there already: the program would
+    hold for such lengths alone.
+    """
+    missing = length - x.shape[dim]
+    if isinstance(missing, int) and not missing:
+        return x
+    return torch.nn.functional.pad(x, (*(0, 0) * (-dim - 1), 0, missing))
 
 
 def by_head(x: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Which keys are exact for which queries: pool, find salient keys, score, choose.
 
 Shared by all that works with blocks, so that all of it means the same ones.
+Counts are compared by `torch.sym_min`: where a tracer left a length open, `min` would decide by the
+example's.
 Shapes: B batch, H heads, X query blocks, Y key blocks, Z cells of keys, D channels, g salient keys.
 """
 
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import by_head, count_tokens, pool
+from .blocks import block_count, by_head, count_tokens, fill_up, pool
 from .options import MRAOptions
 
 # Added in float64 for every prior that a pair falls under: beyond any difference of scores, and
@@ -147,7 +149,7 @@ def find_salient(
     if not asked or not query_means.numel() or not length:
         return torch.full((batch, heads, asked), -1, dtype=torch.int64, device=key.device)
     rows = (query_counts > 0).sum(-1, keepdim=True)  # [B, 1]
-    probe = torch.arange(min(_PROBES, query_means.shape[-2]), device=key.device)  # [P]
+    probe = torch.arange(torch.sym_min(_PROBES, query_means.shape[-2]), device=key.device)  # [P]
     block = torch.where(rows > _PROBES, (2 * probe + 1) * rows // (2 * _PROBES), probe)  # [B, P]
     block = block.clamp(max=query_means.shape[-2] - 1)
     index = block[:, None, :, None].expand(batch, heads, -1, channels)
@@ -162,9 +164,10 @@ def find_salient(
     importance.masked_fill_(importance.isnan(), float("-inf"))
     if key_padding_mask is not None:
         importance.masked_fill_(~key_padding_mask[:, None, None, :], float("-inf"))
-    marks = _top(importance, min(asked, length)).squeeze(-2)
+    most = torch.sym_min(asked, length)
+    marks = _top(importance, most).squeeze(-2)
     places = torch.arange(length, device=key.device)
-    found = torch.where(marks, places, -1).topk(min(asked, length), -1).values.flip(-1)
+    found = torch.where(marks, places, -1).topk(most, -1).values.flip(-1)
     return torch.nn.functional.pad(found, (asked - found.shape[-1], 0), value=-1)
 
 
@@ -214,9 +217,8 @@ def coarse_scores(means: Means, scale: float) -> Tensor:
 def by_block(x: Tensor, options: MRAOptions) -> Tensor:
     """Cells [..., Z] as those of each block, [..., Y, cells per block], with zeros behind."""
     cells = options.block_size // options.cell_size
-    if tail := -x.shape[-1] % cells:
-        x = torch.nn.functional.pad(x, (0, tail))
-    return torch.unflatten(x, -1, (x.shape[-1] // cells, cells))
+    blocks = block_count(x.shape[-1], cells)
+    return torch.unflatten(fill_up(x, -1, blocks * cells), -1, (blocks, cells))
 
 
 @torch.no_grad()
@@ -302,10 +304,10 @@ def choose_blocks(scores: Tensor, visible: Tensor, options: MRAOptions) -> Tenso
     # number, or it would take the budget of others.
     keys.masked_fill_(~visible | keys.isnan(), float("-inf"))
     if options.selection == "per_row":
-        return _top(keys[..., None, :], min(options.block_per_row, blocks_y)).squeeze(-2)
+        return _top(keys[..., None, :], torch.sym_min(options.block_per_row, blocks_y)).squeeze(-2)
     if options.num_blocks is not None:
-        return _top(keys, min(options.num_blocks, blocks_x * blocks_y))
-    most = min(options.block_per_row * blocks_x, blocks_x * blocks_y)
+        return _top(keys, torch.sym_min(options.num_blocks, blocks_x * blocks_y))
+    most = torch.sym_min(options.block_per_row * blocks_x, blocks_x * blocks_y)
     rows = visible.any(-1).sum(-1)  # [B, 1 or H]
     return _top(keys, most, (options.block_per_row * rows).clamp(max=most)[..., None])
 

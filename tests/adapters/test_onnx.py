@@ -1,6 +1,7 @@
 """Encoders as ONNX files, run by onnxruntime."""
 
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -24,17 +25,26 @@ def ids(batch: int, tokens: int) -> dict[str, Tensor]:
     }
 
 
+PARAMETERS = [
+    {"block_size": 8, "block_per_row": 2},
+    {"preset": "close", "exact_up_to": 20, "block_size": 8, "block_per_row": 2, "salient_keys": 20},
+]
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_the_file_gives_what_the_model_gives_at_every_length(tmp_path: Path) -> None:
-    model = make("bert", return_dict=False, max_position_embeddings=96)
-    mra_plugin.patch(model, block_size=8, block_per_row=2)
+@pytest.mark.parametrize("params", PARAMETERS, ids=str)
+def test_the_file_gives_what_the_model_gives_at_every_length(
+    params: dict[str, Any], tmp_path: Path
+) -> None:
+    model = make("bert", return_dict=False, max_position_embeddings=1100)
+    mra_plugin.patch(model, **params)
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    # The example is so short that the budget makes it exact.
+    # In the example the budget and salient keys cover all, and no block is short.
     with pytest.warns(UserWarning, match="in ONNX files MRA attention is dense"):
         program = torch.onnx.export(
             model,
             (),
-            kwargs=ids(2, 12),
+            kwargs=ids(2, 16),
             dynamo=True,
             verbose=False,
             dynamic_shapes={"input_ids": axes, "attention_mask": axes},
@@ -42,7 +52,7 @@ def test_the_file_gives_what_the_model_gives_at_every_length(tmp_path: Path) -> 
     program.save(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     names = [one.name for one in session.get_inputs()]
-    for batch, tokens in ((1, 9), (2, 12), (3, 75)):
+    for batch, tokens in ((1, 9), (2, 16), (3, 75), (1, 1100)):
         given = ids(batch, tokens)
         feed = dict(zip(names, (x.numpy() for x in given.values()), strict=True))
         with torch.no_grad():
