@@ -2,6 +2,7 @@
 # make bench  set up .venv, measure what takes less than ten minutes, and write report/
 # make bench-full  the same with every length and budget
 # make test   set up .venv, lint, check types, run the tests
+# make docs   build the documentation as a site, to be opened in site/index.html
 # make wheel  build a wheel for this platform in dist/, with the compiled attention, and its sources
 # make test-oldest  the tests with the oldest versions of other libraries that are accepted
 # make clean  remove .venv, .venv-oldest and everything that was built
@@ -23,7 +24,7 @@ MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchm
 KERNELS := { $(BIN)/python -m pytest tests/kernels && \
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels; }
 
-.PHONY: demo bench bench-full test test-oldest wheel clean
+.PHONY: demo bench bench-full test test-oldest docs wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mra compare
@@ -50,12 +51,17 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider \
 		--ignore=tests/kernels --ignore=tests/benchmarks
 
+# Docstrings are read from a plain installation, as types are.
+docs: $(VENV)/.docs $(VENV)/typecheck
+	$(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python docs/site/check.py site
+
 wheel: $(VENV)/.test
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	rm -rf build
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info ops/native/libmra.so
+	rm -rf $(VENV) .venv-oldest build dist site *.egg-info ops/native/libmra.so
 
 # torch comes first and alone, in the exact version: a package that accepts any torch, asked for
 # first, would fetch gigabytes that the next step throws away.
@@ -71,6 +77,10 @@ $(VENV)/.demo: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.base
 	$(INSTALL) -e '.[bench]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
