@@ -4,6 +4,7 @@
 # make test   set up .venv, lint, check types, run the tests
 # make docs   build the documentation as a site, to be opened in site/index.html
 # make wheel  build a wheel for this platform in dist/, with the compiled attention, and its sources
+# make dist   the same, a wheel for any platform too, and all of them checked as they are for a release
 # make test-oldest  the tests with the oldest versions of other libraries that are accepted
 # make clean  remove .venv, .venv-oldest and everything that was built
 
@@ -24,7 +25,7 @@ MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchm
 KERNELS := { $(BIN)/python -m pytest tests/kernels && \
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels; }
 
-.PHONY: demo bench bench-full test test-oldest docs wheel clean
+.PHONY: demo bench bench-full test test-oldest docs wheel dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mra compare
@@ -60,6 +61,15 @@ wheel: $(VENV)/.test
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	rm -rf build
 
+# The second wheel has no compiled code: PyTorch computes what that would.
+dist: $(VENV)/.release
+	rm -rf dist build
+	$(MAKE) wheel
+	MRA_NATIVE=0 $(BIN)/python -m build --no-isolation --wheel --outdir dist .
+	rm -rf build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .ci/check_wheels.py dist
+
 clean:
 	rm -rf $(VENV) .venv-oldest build dist site *.egg-info ops/native/libmra.so
 
@@ -77,6 +87,10 @@ $(VENV)/.demo: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.base
 	$(INSTALL) -e '.[bench]'
+	touch $@
+
+$(VENV)/.release: $(VENV)/.test
+	$(INSTALL) -e '.[release]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.test

@@ -60,7 +60,7 @@ GIVEN: dict[str, Callable[[], dict[str, object]]] = {
     "long-documents.md": checkpoints,
     "with-sentence-transformers.md": sentence_models,
 }
-WITHOUT_PYTHON = {"README.md", "architecture.md", "decisions.md", "results.md"}
+WITHOUT_PYTHON = {"README.md", "architecture.md", "compatibility.md", "decisions.md", "results.md"}
 # Where more is checked of a page than that it runs.
 RUN_ELSEWHERE = {"scaling.md": ROOT / "tests" / "parallel" / "test_parallel_docs.py"}
 # How commands run here: small, on PATH and FILE of a toy.

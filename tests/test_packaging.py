@@ -122,6 +122,7 @@ def test_metadata(metadata: email.message.Message) -> None:
         "demo",
         "docs",
         "examples",
+        "release",
         "report",
         "test",
         "train",
