@@ -24,12 +24,15 @@ PACKAGES = ("mra-plugin", "torch", "transformers", "triton", "xformers")
 def installed_versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that matter here; None for what is missing."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
+    return versions | {package: installed_version(package) for package in PACKAGES}
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package, or None where it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def warning_of_xformers() -> str:

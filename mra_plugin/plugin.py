@@ -25,7 +25,7 @@ def efficient_attention_backends() -> list[AttentionBackend]:
         AttentionBackend(
             name=ulysses.NAME,
             build=ulysses.UlyssesAttention,
-            summary="any of the others, on sequences that are split among processes",
+            summary="any other, on sequences split among processes",
             why_unavailable=ulysses.why_unavailable,
             # No "budget": whether it takes one depends on the attention inside.
             serves=frozenset({"window"}),

@@ -35,6 +35,14 @@ def table_of_facts() -> Table:
     return Table(box=None, show_header=False, padding=(0, 2, 0, 0))
 
 
+def table_of_headed_facts(*headers: str) -> Table:
+    """The same under headers, the last column of which takes what room there is."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
 def plain(value: Any) -> Text:
     """A text, or a path, for places where rich reads markup whatever the console says."""
     return Text(printable(value))

@@ -1,8 +1,10 @@
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import pytest
 from typer.testing import Result
 
 from mra_plugin import environment
+from mra_plugin.adapters.libraries import LIBRARIES
+from mra_plugin.cli.library_uses import LIBRARY_USES
+from mra_plugin.registry import api
+from mra_plugin.registry.host import Registry
 
 Mra = Callable[..., Result]
 
@@ -37,30 +43,58 @@ def test_info_lists_versions_devices_and_backends_even_a_broken_one(tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
-    assert lines["python"].split()[1] == platform.python_version()
-    assert lines["torch"].split()[1] == version("torch")
-    assert lines["transformers"].split()[1] == version("transformers")
-    assert platform.machine() in lines["cpu"]
-    assert "mra-plugin 0.1.0" in lines["mra"]
-    assert " ok " in lines["mra"]
+    first, *others = done.stdout.splitlines()
+    for package in ("mra-plugin", "torch"):
+        assert f"{package} {version(package)}" in first
+    assert f"python {platform.python_version()}" in first
+    lines = {line.split()[0]: line for line in others if line.strip()}
+    assert "mra-plugin" in lines["mra"]
+    assert version("transformers") in lines["transformers"]
     assert "scaled_dot_product_attention" in lines["sdpa"]
     assert "broken-attention 1.5" in lines["broken"]
-    assert "failed" in lines["broken"]
-    assert "RuntimeError: out of order" in lines["broken"]
+    assert "failed: RuntimeError: out of order" in lines["broken"]
 
 
-def test_info_says_whether_the_compiled_attention_serves_or_why_not(
+def test_info_fits_a_screen(mra: Mra, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(api, "_registry", Registry())  # what other tests registered is not listed
+    lines = mra("info").stdout.splitlines()
+    assert len(lines) <= 26
+    assert max(map(len, lines)) <= 80
+    assert any("exact_up_to=1024" in line for line in lines)
+
+
+def test_info_says_what_computes_attention_on_each_device_or_why_not(
     mra: Mra, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from mra_plugin.ops import native
     from mra_plugin.ops.native import library
 
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(library, "why_missing", "")
-    monkeypatch.setattr(library, "target", lambda: "abacus")
-    assert "native implementation of mra: kernels for abacus\n" in mra("info").stdout
-    monkeypatch.setattr(library, "why_missing", "nobody compiled it")
-    assert "of mra: nobody compiled it; eager serves\n" in mra("info").stdout
+    command = import_module("mra_plugin.cli.info")
+    monkeypatch.setattr(command, "available_devices", lambda: {"cpu": "abacus", "meta": "nothing"})
+    monkeypatch.setattr(library, "target", lambda: "beads")
+    monkeypatch.setattr(native, "why_missing", "")
+
+    def rows() -> dict[str, list[str]]:
+        lines = map(str.strip, mra("info").stdout.splitlines())
+        return {line.split()[0]: re.split(r"\s{2,}", line)[1:] for line in lines if line}
+
+    said = rows()
+    assert "cpu (abacus)" in mra("info").stdout
+    assert "it needs CUDA tensors, got cpu" in said["triton"][0]
+    assert said["native"] == ["serves, with kernels for beads", "it needs CPU tensors, got meta"]
+    assert said["eager"] == ['serves if asked for by impl="eager"', "serves"]
+    assert said["reference"] == ['serves if asked for by impl="reference"'] * 2
+
+    monkeypatch.setattr(native, "why_missing", "nobody compiled it")
+    said = rows()
+    assert said["native"] == ["nobody compiled it"] * 2
+    assert said["eager"] == ["serves"] * 2
+
+
+def test_every_library_that_is_patched_says_how() -> None:
+    assert {library.package for library in LIBRARIES} <= {use.package for use in LIBRARY_USES}
 
 
 def test_info_says_what_is_not_installed(mra: Mra, monkeypatch: pytest.MonkeyPatch) -> None:
