@@ -137,6 +137,12 @@ def _register_implementations() -> None:
     transformers_hooks.register_implementations()
 
 
+def _register_in_dispatch() -> None:
+    from .adapters.diffusers import dispatch
+
+    dispatch.register()
+
+
 def _serve_layers(family: layer_families.Family) -> None:
     from .adapters.transformers.families.class_patches import serve_family
 
@@ -148,5 +154,6 @@ import_hook.when_imported("transformers.modeling_utils", _register_implementatio
 import_hook.when_imported(model_families.AUTO_CONFIG, model_families.register_configs)
 for _module in model_families.NEEDED:
     import_hook.when_imported(_module, model_families.register_models)
+import_hook.when_imported("diffusers.models.attention_dispatch", _register_in_dispatch)
 for _family in layer_families.FAMILIES:
     import_hook.when_imported(_family.module, partial(_serve_layers, _family))

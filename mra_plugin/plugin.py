@@ -14,7 +14,7 @@ def efficient_attention_backends() -> list[AttentionBackend]:
             name="mra",
             build=MRAAttention,
             summary="MRA: exact in the blocks that matter, coarse elsewhere",
-            serves=frozenset({"weights", "budget"}),
+            serves=frozenset({"weights", "budget", "exact_keys"}),
         ),
         AttentionBackend(
             name="nystrom",

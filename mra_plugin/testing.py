@@ -26,6 +26,7 @@ from torch import Tensor
 from mra_plugin.registry import (
     Attention,
     AttentionWithBias,
+    AttentionWithExactKeys,
     AttentionWithWeights,
     AttentionWithWindows,
     build_attention,
@@ -37,6 +38,7 @@ __all__ = [
     "check_backend",
     "check_bias_is_added",
     "check_default_scale",
+    "check_exact_keys_are_exact",
     "check_full_budget_is_exact",
     "check_gradients",
     "check_nothing_real_gives_zeros",
@@ -354,10 +356,40 @@ def check_bias_is_added(attention: AttentionWithBias) -> None:
             raise AssertionError("a bias must have a gradient")
 
 
+def check_exact_keys_are_exact(attention: AttentionWithExactKeys) -> None:
+    """Exact keys take their share of one softmax; alone it is exact.
+
+    Raises:
+        AssertionError: they do not.
+    """
+    query, key, value = _inputs()
+    _, other_key, other_value = _inputs(_OTHER_TOKENS, _OTHER_TOKENS)
+    every = (query, key, value, other_key, other_value)
+    nothing = torch.zeros(_BATCH, _OTHER_TOKENS, dtype=torch.bool)
+    mask = torch.arange(_OTHER_TOKENS) < torch.tensor([[_OTHER_TOKENS], [20]])
+    for scale in (None, 0.5):
+        alone = attention.with_exact_keys(*every, nothing[:, :_TOKENS], mask, scale=scale)
+        seen = mask[:, None, None, :]
+        expected = (_softmax(query, other_key, seen, scale) @ other_value.double()).to(value.dtype)
+        _check_same(alone, expected, "where there is no other key, exact keys must be exact")
+        without = attention.with_exact_keys(*every, mask[:, :_TOKENS], nothing, scale=scale)
+        law = "where all exact keys are padding, they must change nothing"
+        _check_same(without, attention(query, key, value, mask[:, :_TOKENS], scale=scale), law)
+    # The share of all exact keys, and of all others.
+    ones = torch.ones_like(other_value)
+    share = attention.with_exact_keys(query, key, 0 * value, other_key, ones)
+    rest = attention.with_exact_keys(query, key, ones[:, :, :_TOKENS], other_key, 0 * ones)
+    law = "exact keys and the others must share one softmax"
+    _check_same(share + rest, torch.ones_like(share), law)
+    if not 0 < float(share.mean()) < 1:
+        raise AssertionError(f"{law}, exact keys have {float(share.mean()):.3g} of it")
+
+
 _SERVED: dict[str, Callable[[Any], None]] = {
     "weights": check_weights_match,
     "bias": check_bias_is_added,
     "window": check_windows_match,
+    "exact_keys": check_exact_keys_are_exact,
 }
 
 

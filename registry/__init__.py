@@ -15,6 +15,7 @@ from .backend import (
     Attention,
     AttentionBackend,
     AttentionWithBias,
+    AttentionWithExactKeys,
     AttentionWithWeights,
     AttentionWithWindows,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "AttentionPluginWarning",
     "AttentionUnavailableError",
     "AttentionWithBias",
+    "AttentionWithExactKeys",
     "AttentionWithWeights",
     "AttentionWithWindows",
     "UnknownAttentionError",

@@ -138,6 +138,42 @@ class AttentionWithWindows(Attention, Protocol):
         ...
 
 
+class AttentionWithExactKeys(Attention, Protocol):
+    """An attention whose backend serves ``"exact_keys"``."""
+
+    def with_exact_keys(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        exact_key: Tensor,
+        exact_value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        exact_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """The attention to some keys, and exactly to others, in one softmax.
+
+        For keys that belong to no block of the others and matter to every query: text beside a
+        picture, class tokens.
+
+        Args:
+            query: [B, H, Nq, D].
+            key: [B, H, Nk, D].
+            value: [B, H, Nk, Dv].
+            exact_key: [B, H, Ne, D].
+            exact_value: [B, H, Ne, Dv].
+            key_padding_mask: bool [B, Nk], True at a real token; None if all are real.
+            exact_padding_mask: bool [B, Ne], likewise.
+            scale: factor on the logits; None means 1/√D.
+
+        Returns:
+            [B, H, Nq, Dv], in the dtype of ``query``.
+        """
+        ...
+
+
 SERVICES: Mapping[str, str] = {
     "weights": "has the method `AttentionWithWeights.weights`, so that models can give out their "
     "attention matrices",
@@ -147,6 +183,8 @@ SERVICES: Mapping[str, str] = {
     "scores, for models whose positions are one",
     "budget": "takes the parameter ``block_per_row``, exact blocks per block of queries, and is "
     "exact where they cover all keys; comparisons set it",
+    "exact_keys": "has the method `AttentionWithExactKeys.with_exact_keys`, so that text beside a "
+    "picture, and class tokens, are seen exactly",
 }
 """The words that `AttentionBackend.serves` may hold, and what each promises of the attention."""
 

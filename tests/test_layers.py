@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
 OWNERS = {
     "triton": {"ops"},
     "xformers": {"adapters"},
+    "diffusers": {"adapters"},
     "pluggy": {"registry"},
     "transformers": {
         *("adapters", "models", "parallel", "encoders", "convert", "training", "tuning"),
@@ -56,7 +57,7 @@ ATTENTIONS = {
 FACE = {"__init__", "api", "implementations"}
 SHARED = {
     *("options", "presets", "checks", "problem", "blocks", "parts", "plan", "softmax"),
-    *("operator_pair", "real_tokens", "unknown", "kept", "launching"),
+    *("operator_pair", "real_tokens", "unknown", "kept", "launching", "token_order"),
 }
 
 

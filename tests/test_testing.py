@@ -118,6 +118,12 @@ class Exact:
     def local_attention(self, *inputs: Any) -> Tensor:
         return local_attention(*inputs)
 
+    def with_exact_keys(self, query, key, value, more_key, more_value, *masks, scale=None):
+        real = [x.new_ones(len(x), x.shape[2], dtype=torch.bool) for x in (key, more_key)]
+        real = [own if mask is None else mask for own, mask in zip(real, masks or real)]  # noqa: B905
+        keys, values = torch.cat([key, more_key], 2), torch.cat([value, more_value], 2)
+        return self.attention(query, keys, values, torch.cat(real, 1), scale=scale)
+
 
 class ValuesCut(Exact):
     def __call__(self, query, key, value, *masks, **options):
@@ -276,6 +282,22 @@ class WindowSeesPadding(Exact):
         return local_attention(query, key, value, None, reach, scale)
 
 
+class ExactKeysAtPadding(Exact):
+    def with_exact_keys(self, *inputs, scale=None):
+        return super().with_exact_keys(*inputs[:5], scale=scale)
+
+
+class ExactKeysApart(Exact):
+    """Half of it for each kind, where both are there."""
+
+    def with_exact_keys(self, query, key, value, more_key, more_value, *masks, scale=None):
+        if masks:
+            both = (query, key, value, more_key, more_value)
+            return super().with_exact_keys(*both, *masks, scale=scale)
+        own, more = ((key, value), (more_key, more_value))
+        return 0.7 * (self(query, *own, scale=scale) + self(query, *more, scale=scale))
+
+
 BROKEN = [
     (ValuesCut, testing.check_output, "shape"),
     (InDouble, testing.check_output, "dtype"),
@@ -306,11 +328,13 @@ BROKEN = [
     (BiasWithoutGradient, testing.check_bias_is_added, "have a gradient"),
     (WindowTooWide, testing.check_windows_match, "window of 3"),
     (WindowSeesPadding, testing.check_windows_match, "window of 3"),
+    (ExactKeysAtPadding, testing.check_exact_keys_are_exact, "no other key"),
+    (ExactKeysApart, testing.check_exact_keys_are_exact, "share one softmax"),
 ]
 
 
 def test_what_is_broken_below_is_right_but_for_that() -> None:
-    testing.check_attention(Exact(), serves=["weights", "bias", "window", "budget"], exact=True)
+    testing.check_attention(Exact(), serves=SERVICES, exact=True)
 
 
 @pytest.mark.parametrize(("broken", "check", "words"), BROKEN)
@@ -320,7 +344,7 @@ def test_each_law_can_be_broken(
     with pytest.raises(AssertionError, match=words):
         check(broken())
     with pytest.raises(AssertionError):
-        testing.check_attention(broken(), serves=["weights", "bias", "window"], exact=True)
+        testing.check_attention(broken(), serves=SERVICES, exact=True)
 
 
 def test_every_law_is_broken_by_somebody() -> None:
@@ -366,4 +390,4 @@ def test_a_backend_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(AssertionError, match="budget at the most"):
         testing.check_backend("law-test-budget")
-    assert set(SERVICES) == {"weights", "bias", "window", "budget"}
+    assert set(SERVICES) == {"weights", "bias", "window", "budget", "exact_keys"}

@@ -10,8 +10,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from torch import nn
-
 
 class Adapter(Protocol):
     """What a library's module has to answer.
@@ -19,17 +17,17 @@ class Adapter(Protocol):
     Where a model keeps which attention it has is the library's business: its config, an attribute.
     """
 
-    def accepts(self, model: nn.Module) -> bool:
-        """Whether a module is, or holds, a model of the library."""
+    def accepts(self, model: object) -> bool:
+        """Whether it is, or holds, a model of the library."""
         ...
 
-    def patch(self, model: nn.Module, attention: str, params: dict[str, Any]) -> None:
-        """Gives the library's models in a module another attention, or changes nothing.
+    def patch(self, model: Any, attention: str, params: dict[str, Any]) -> None:
+        """Gives the library's models another attention, or changes nothing.
 
         Args:
-            model: a module that it accepts; changed in place.
+            model: what it accepts; changed in place.
             attention: name of a registered backend.
-            params: the backend's parameters.
+            params: the backend's parameters, and those of the library's models.
 
         Raises:
             TypeError: a parameter has the wrong type, or can't be kept.
@@ -38,8 +36,8 @@ class Adapter(Protocol):
         """
         ...
 
-    def unpatch(self, model: nn.Module) -> None:
-        """Gives the library's models in a module the attention back that they had before."""
+    def unpatch(self, model: Any) -> None:
+        """Gives the library's models the attention back that they had before."""
         ...
 
 
@@ -64,17 +62,20 @@ LIBRARIES = (
         model="a transformers PreTrainedModel",
         adapter="transformers.patching",
     ),
+    Library(
+        package="diffusers",
+        model="a diffusers pipeline or transformer",
+        adapter="diffusers.patching",
+    ),
 )
 
 
-def adapters_of(model: nn.Module) -> list[Adapter]:
+def adapters_of(model: object) -> list[Adapter]:
     """The adapters of all libraries that have a model in ``model``, at least one.
 
     Raises:
-        TypeError: ``model`` is no module, or holds no model of a known library.
+        TypeError: ``model`` holds no model of a known library.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     # A library that nobody imported has made no model.
     loaded = [library for library in LIBRARIES if library.package in sys.modules]
     adapters = [cast(Adapter, _module(library.adapter)) for library in loaded]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from torch import nn
-
 from mra_plugin.ops.presets import expand_preset
 
 from .libraries import adapters_of
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model")
 
 
 def patch(
     model: Model, attention: str = "mra", *, preset: str | None = None, **params: Any
 ) -> Model:
-    """Makes a transformers encoder use another attention.
+    """Makes an encoder of transformers, or a diffusion transformer of diffusers, attend otherwise.
 
-    The choice and its parameters live in the model's config (``config.mra``), so
-    ``save_pretrained`` keeps them and a plain ``from_pretrained`` brings them back, as long as
-    ``mra_plugin`` has been imported. Layers that are local by design (ModernBERT's sliding
-    windows) stay exact and local. A second patch replaces the first. As everywhere in
-    transformers, models that share one config object share its attention.
+    The choice for an encoder lives in its config (``config.mra``), so ``save_pretrained`` keeps it
+    and a plain ``from_pretrained`` brings it back, as long as ``mra_plugin`` has been imported.
+    Layers that are local by design (ModernBERT's sliding windows) stay exact and local. As
+    everywhere in transformers, models that share one config object share its attention. The choice
+    for a transformer of diffusers lives in the object alone. A second patch replaces the first.
 
     A preset's options are written out, those given over them, so that a checkpoint means the same
     when presets change. Options without a preset go with the paper's defaults. With neither it is
@@ -32,21 +30,32 @@ def patch(
     Nyströmformer takes its number of landmarks for ``"nystrom"`` from its config; its convolution
     stays beside any attention, and sees no padding.
 
+    Transformers of diffusers take parameters of their own as well:
+
+    - ``token_order``: ``"tiles"`` (the default) orders latents for attention alone, so that blocks
+      are neighbours in the picture or clip; text beside them is exact. None cuts blocks from the
+      row as it is, text included.
+    - ``grid``: sides of the grid of latent tokens, (height, width) or (frames, height, width),
+      where the model's own call does not say them.
+    - ``exact_layers``: how many of the first blocks stay exact, 0 by default.
+    - ``exact_steps``: how many of a pipeline's first steps stay exact, 0 by default.
+
     Args:
-        model: an encoder of transformers, or a module that holds some. It is changed in place.
+        model: an encoder of transformers, a transformer of diffusers, a module that holds some, or
+            a pipeline of diffusers. It is changed in place.
         attention: name of a registered backend, see `mra_plugin.registry.available_attention`.
         preset: one of `mra_plugin.ops.PRESETS`, for ``"mra"`` alone.
-        **params: the backend's parameters, for MRA those of `mra_plugin.ops.mra_attention`.
-            ``impl`` says how it is computed, not what, and is no option.
+        **params: the backend's parameters, for MRA those of `mra_plugin.ops.mra_attention`, and
+            those above. ``impl`` says how it is computed, not what, and is no option.
 
     Returns:
         ``model``.
 
     Raises:
-        TypeError: ``model`` holds no transformers model, or a parameter has the wrong type or
+        TypeError: ``model`` holds no model of either library, or a parameter has the wrong type or
             can't be written to config.json.
         ValueError: the model can't take another attention, the backend, the preset or a parameter
-            is unknown, or a parameter has a wrong value.
+            is unknown, a parameter has a wrong value, or one is needed that the model does not say.
     """
     if preset is not None:
         if attention != "mra":
@@ -73,7 +82,7 @@ def unpatch(model: Model) -> Model:
         ``model``.
 
     Raises:
-        TypeError: ``model`` holds no transformers model.
+        TypeError: ``model`` holds no model of transformers or diffusers.
     """
     for adapter in adapters_of(model):
         adapter.unpatch(model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mra_plugin.ops import MRAOptions, mra_attention, mra_attention_weights
@@ -61,6 +63,46 @@ class MRAAttention:
             **self.options,
         )
         return out
+
+    def with_exact_keys(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        exact_key: Tensor,
+        exact_value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        exact_padding_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attends, and exactly to further keys; as in `AttentionWithExactKeys` of the registry.
+
+        Both are terms of one softmax, and meet by their log-sum-exps.
+        """
+        out, lse = mra_attention(
+            query,
+            key,
+            value,
+            key_padding_mask,
+            scale=scale,
+            return_lse=True,
+            impl=self.impl,
+            **self.options,
+        )
+        more, more_lse = mra_attention(
+            query,
+            exact_key,
+            exact_value,
+            exact_padding_mask,
+            scale=scale,
+            return_lse=True,
+            impl=self.impl,
+            **{**self.options, "exact_up_to": exact_key.shape[2]},
+        )
+        # A sequence may have none of either kind.
+        ahead = (lse - more_lse).masked_fill(more_lse == -math.inf, math.inf)
+        return torch.lerp(more, out, ahead.sigmoid()[..., None].to(out.dtype))
 
     def weights(
         self,

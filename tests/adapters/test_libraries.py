@@ -69,5 +69,5 @@ def test_a_library_that_nobody_imported_is_not_asked(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(libraries, "LIBRARIES", (*libraries.LIBRARIES, ROW))
     with pytest.raises(TypeError, match="Linear does not"):
         mra_plugin.unpatch(nn.Linear(2, 2))
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got int"):
+    with pytest.raises(TypeError, match="int does not"):
         mra_plugin.patch(3)

@@ -67,4 +67,4 @@ def test_what_is_built_is_shared_and_names_its_backend() -> None:
     assert attention_with("mra", {"block_per_row": 2}) is one
     assert attention_with("mra", {"block_per_row": 3}) is not one
     assert one.name == "mra"
-    assert one.serves == {"weights", "budget"}
+    assert one.serves == {"weights", "budget", "exact_keys"}

@@ -12,12 +12,11 @@ the config attribute of its own name:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mra_plugin.ops.presets import (
     FOR_PRETRAINED,
@@ -25,33 +24,19 @@ from mra_plugin.ops.presets import (
     names_an_option,
     preset_options,
 )
-from mra_plugin.registry import AttentionBackend, build_attention, get_attention
+from mra_plugin.registry import AttentionBackend, get_attention
 
+from ..built_attention import BuiltAttention, build
 from .families.table import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from mra_plugin.registry import Attention, AttentionWithWeights
+    from mra_plugin.registry import AttentionWithWeights
 
 MRA = "mra"
 REGISTRY = "efficient_attention"
 IMPLEMENTATIONS = (MRA, REGISTRY)
-
-
-@dataclass(frozen=True, eq=False)
-class BuiltAttention:
-    """An attention of the registry, and what its backend says of it.
-
-    Attributes:
-        name: the backend's.
-        attend: the attention.
-        serves: what it can do beyond the plain call, see `mra_plugin.registry.SERVICES`.
-    """
-
-    name: str
-    attend: Attention
-    serves: frozenset[str]
 
 
 # What was built, as attributes that are named by backend and parameters: attention calls with the
@@ -122,21 +107,6 @@ def stored_params(config: PreTrainedConfig, implementation: str) -> Any:
     if stored is not None:
         return stored
     return {} if implementation != MRA or has_fields(config) else _FOR_PRETRAINED
-
-
-def build(name: str, params: dict[str, Any]) -> Attention:
-    """Builds a backend of the registry for use inside a model.
-
-    Raises:
-        ValueError: the backend has weights, which a model could neither train nor save.
-    """
-    attention = build_attention(name, **params)
-    if isinstance(attention, nn.Module) and attention.state_dict():
-        raise ValueError(
-            f"attention {name!r} has weights of its own ({', '.join(attention.state_dict())}); "
-            "only attention without weights can be put into a model"
-        )
-    return attention
 
 
 def attention_for(config: PreTrainedConfig, implementation: str | None = None) -> BuiltAttention:
@@ -213,8 +183,7 @@ def _note_definition(name: str) -> None:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _ensure_built(label: str, name: str, params: dict[str, Any]) -> None:
     if not hasattr(_BUILT, label):
-        attention = BuiltAttention(name, build(name, params), get_attention(name).serves)
-        setattr(_BUILT, label, attention)
+        setattr(_BUILT, label, build(name, params))
 
 
 def _label(value: Any) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
+from ..built_attention import build
 from .config_attention import (
     IMPLEMENTATIONS,
     MRA,
-    build,
     config_params,
     implementation_of,
     written_out,
@@ -27,9 +27,9 @@ from .modules import configs_in, encoders_in
 from .support import check_class, check_modules, uses_interface
 
 
-def accepts(model: nn.Module) -> bool:
-    """Whether a module is, or holds, a transformers model."""
-    return bool(encoders_in(model))
+def accepts(model: object) -> bool:
+    """Whether it is a transformers model, or a module that holds one."""
+    return isinstance(model, nn.Module) and bool(encoders_in(model))
 
 
 def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:

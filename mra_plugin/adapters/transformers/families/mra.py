@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..config_attention import MRA, BuiltAttention, attention_for, attention_with, dense_weights
+from ...built_attention import BuiltAttention
+from ..config_attention import MRA, attention_for, attention_with, dense_weights
 from ..masks import read_model_mask
 from .class_patches import asks_for_ours, project, replace_forward
 from .mra_options import options_of

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mra_plugin.backends.nystrom import convolve_values
 
+from ...built_attention import BuiltAttention
 from ..config_attention import (
     IMPLEMENTATIONS,
     REGISTRY,
-    BuiltAttention,
     attention_for,
     attention_with,
     dense_weights,

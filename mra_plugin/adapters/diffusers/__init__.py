@@ -1,0 +1,1 @@
+"""Any registered attention in the diffusion transformers of diffusers."""
