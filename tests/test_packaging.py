@@ -120,6 +120,7 @@ def test_metadata(metadata: email.message.Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "bench",
         "demo",
+        "diffusers",
         "docs",
         "examples",
         "release",

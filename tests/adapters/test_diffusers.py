@@ -280,13 +280,13 @@ def test_what_is_refused() -> None:
     unknown = diffusers.Transformer2DModel(
         num_attention_heads=2, attention_head_dim=16, in_channels=32, norm_num_groups=8
     )
-    with pytest.raises(ValueError, match=r"Transformer2DModel .* give token_order=None"):
+    with pytest.raises(ValueError, match=r"tokens of Transformer2DModel .* give token_order=None"):
         mra_plugin.patch(unknown)
     states = torch.randn(1, 32, 5, 6)
     own = unknown(states).sample
-    torch.testing.assert_close(
-        mra_plugin.patch(unknown, **ALL, token_order=None)(states).sample, own
-    )
+    for params in ({"token_order": None}, {"grid": (5, 6)}):
+        mra_plugin.patch(unknown, **ALL, **params)
+        torch.testing.assert_close(unknown(states).sample, own)
     with pytest.raises(TypeError, match="a diffusers pipeline or transformer; str does not"):
         mra_plugin.patch("flux")
 

@@ -75,7 +75,7 @@ class LayerAttention:
         if plain and self._is_served(query.shape[1], key.shape[1], mask):
             query, key, value = (x.transpose(1, 2) for x in (query, key, value))
             return self._served(query, key, value, mask, scale).transpose(1, 2)
-        return dispatch_attention_fn(
+        out: Tensor = dispatch_attention_fn(
             query,
             key,
             value,
@@ -88,6 +88,7 @@ class LayerAttention:
             backend=backend,
             parallel_config=parallel_config,
         )
+        return out
 
     def _is_served(self, queries: int, keys: int, mask: Tensor | None) -> bool:
         """Whether it is self-attention, under no mask but padding.

@@ -18,7 +18,7 @@ from mra_plugin.ops.token_order import TILES, check_token_order
 from ..built_attention import build
 from .choice import Choice
 from .layer_attention import LayerAttention
-from .layouts import layout_of
+from .layouts import Layout, layout_of
 from .processors import can_redirect, redirect
 from .steps import Steps
 
@@ -65,12 +65,7 @@ def patch(model: Any, attention: str, params: dict[str, Any]) -> None:
     if attention == "mra" and not names_an_option(params):
         params = {**expand_preset({"preset": FOR_PRETRAINED}), **params}
     transformers = _transformers_in(model)
-    for transformer in transformers:
-        if order is not None and layout_of(type(transformer)) is None:
-            raise ValueError(
-                f"where {type(transformer).__name__} has its picture in the row of tokens is not "
-                "known; give token_order=None for blocks of the row as it is"
-            )
+    layouts = [_layout(one, grid) if order is not None else None for one in transformers]
     built = build(attention, params)
     served = [(one, _layers(one, exact_layers)) for one in transformers]
     for transformer, layers in served:
@@ -83,8 +78,7 @@ def patch(model: Any, attention: str, params: dict[str, Any]) -> None:
     unpatch(model)
     if steps is not None:
         steps.start()
-    for transformer, layers in served:
-        layout = None if order is None else layout_of(type(transformer))
+    for (transformer, layers), layout in zip(served, layouts, strict=True):
         choice = Choice(built, layout, grid, steps)
         transformer.__dict__[_STATE] = _State(transformer, layers, choice)
 
@@ -95,6 +89,20 @@ def unpatch(model: Any) -> None:
         state: _State | None = transformer.__dict__.pop(_STATE, None)
         if state is not None:
             state.withdraw()
+
+
+def _layout(transformer: nn.Module, grid: tuple[int, ...] | None) -> Layout:
+    """Where a transformer's tokens stand; with a grid that is given, all of them stand in it."""
+    known = layout_of(type(transformer))
+    if known is None and grid is not None:
+        return Layout("none")
+    if known is None:
+        raise ValueError(
+            f"which tokens of {type(transformer).__name__} are the picture's is not known; if all "
+            "in its self-attention are, give their sides as grid=(height, width) or (frames, "
+            "height, width), or give token_order=None for blocks of the row as it is"
+        )
+    return known
 
 
 class _State:

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from mra_plugin.ops.local_attention import local_attention, local_attention_weights
 
-from .config_attention import BuiltAttention, attention_for, dense_weights
+from ..built_attention import BuiltAttention
+from ..ordered_attention import attend_arranged
+from .config_attention import attention_for, dense_weights
 from .masks import read_mask
+from .pictures import arrangement_in
 
 if TYPE_CHECKING:
     from mra_plugin.registry import AttentionWithBias, AttentionWithWindows
@@ -105,7 +108,16 @@ def attention_forward(
         out = biased(query, key, value, bias, padding, scale=scaling)
     else:
         queries = _served_queries(module, query, key, padding)
-        out = attention.attend(query, key, value, padding, queries, scale=scaling)
+        arranged = arrangement_in(module.config, query.shape[2])
+        if arranged is not None and key.shape[2] == query.shape[2]:
+            out = attend_arranged(attention, query, key, value, padding, *arranged, scaling)
+        else:
+            out = attention.attend(query, key, value, padding, queries, scale=scaling)
+        if arranged is not None and _wants_weights(module, kwargs):
+            raise ValueError(
+                "output_attentions=True can't be served with token_order, which attention matrices "
+                "don't have; leave token_order out to look at them"
+            )
         if _wants_weights(module, kwargs):
             weights = dense_weights(attention, query, key, padding, queries, scaling)
     return out.transpose(1, 2).contiguous(), weights

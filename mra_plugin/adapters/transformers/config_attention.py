@@ -24,6 +24,7 @@ from mra_plugin.ops.presets import (
     names_an_option,
     preset_options,
 )
+from mra_plugin.ops.token_order import check_token_order
 from mra_plugin.registry import AttentionBackend, get_attention
 
 from ..built_attention import BuiltAttention, build
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 MRA = "mra"
 REGISTRY = "efficient_attention"
 IMPLEMENTATIONS = (MRA, REGISTRY)
+
+# Beside an attention's own parameters: how tokens of pictures are ordered for it, see `pictures`.
+TOKEN_ORDER = "token_order"
 
 
 # What was built, as attributes that are named by backend and parameters: attention calls with the
@@ -109,6 +113,22 @@ def stored_params(config: PreTrainedConfig, implementation: str) -> Any:
     return {} if implementation != MRA or has_fields(config) else _FOR_PRETRAINED
 
 
+def token_order_of(config: Any) -> Any:
+    """The order of tokens that a config asks for, None for the row as it is; not checked."""
+    stored = getattr(config, str(getattr(config, "_attn_implementation", None)), None)
+    return stored.get(TOKEN_ORDER) if isinstance(stored, dict) else None
+
+
+def without_token_order(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the attention alone.
+
+    Raises:
+        ValueError: there is no such order of tokens.
+    """
+    check_token_order(params.get(TOKEN_ORDER))
+    return {name: value for name, value in params.items() if name != TOKEN_ORDER}
+
+
 def attention_for(config: PreTrainedConfig, implementation: str | None = None) -> BuiltAttention:
     """The attention that ``config`` asks for.
 
@@ -125,6 +145,7 @@ def attention_for(config: PreTrainedConfig, implementation: str | None = None) -
     stored = stored_params(config, implementation)
     if not isinstance(stored, dict):
         raise TypeError(f"config.{implementation} must be a dict of parameters, got {stored!r}")
+    stored = without_token_order(stored)
     if implementation == MRA:
         name, params = MRA, stored
     elif isinstance(stored.get("name"), str):

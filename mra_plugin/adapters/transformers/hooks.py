@@ -27,8 +27,10 @@ from typing import Any
 
 from .config_attention import IMPLEMENTATIONS, MRA, attention_for, settled_params
 
-# Config attribute that remembers what `patch` replaced; never written to a file.
+# Config attributes that remember what `patch` replaced, and how the tokens of the picture that a
+# model reads are ordered (`pictures`); never written to a file.
 BEFORE_PATCH = "_attention_before_patch"
+ARRANGEMENT = "_token_arrangement"
 
 # How config.json names them; a plain name is read as well.
 _WRITTEN = {name: f"{name} (import mra_plugin)" for name in IMPLEMENTATIONS}
@@ -49,7 +51,8 @@ def extend_configs() -> None:
     @functools.wraps(to_dict)
     def to_dict_with_implementation(self: Any) -> dict[str, Any]:
         output: dict[str, Any] = to_dict(self)
-        output.pop(BEFORE_PATCH, None)
+        for passing in (BEFORE_PATCH, ARRANGEMENT):
+            output.pop(passing, None)
         implementation = _to_write(self)
         if implementation is not None:
             output["attn_implementation"] = implementation
@@ -111,6 +114,7 @@ def register_implementations() -> None:
     from .excess_length import tell_of_excess_length
     from .families.class_patches import hand_out_config
     from .masks import make_mask
+    from .pictures import note_pictures
     from .support import check_class, check_modules
 
     for implementation in IMPLEMENTATIONS:
@@ -131,6 +135,7 @@ def register_implementations() -> None:
             check_modules(self, own)
             hand_out_config(self)
             tell_of_excess_length(type(self))
+            note_pictures(type(self))
             attention_for(self.config, implementation)  # refuses wrong parameters
             _hand_down_params(self.config, implementation)
             if implementation == MRA:

@@ -16,14 +16,17 @@ from ..built_attention import build
 from .config_attention import (
     IMPLEMENTATIONS,
     MRA,
+    TOKEN_ORDER,
     config_params,
     implementation_of,
+    without_token_order,
     written_out,
 )
 from .excess_length import tell_of_excess_length
 from .families.class_patches import hand_out_config
 from .hooks import BEFORE_PATCH
 from .modules import configs_in, encoders_in
+from .pictures import check_pictures, note_pictures
 from .support import check_class, check_modules, uses_interface
 
 
@@ -43,14 +46,18 @@ def patch(model: nn.Module, attention: str, params: dict[str, Any]) -> None:
     for encoder in reversed(encoders):  # a part's config goes before the whole's
         hand_out_config(encoder)
         tell_of_excess_length(type(encoder))
+        note_pictures(type(encoder))
     configs = [
         (config, written_out(config, params) if attention == MRA else params)
         for config in configs_in(encoders)
     ]
     for config, given in configs:  # refuses what is wrong before anything is changed
-        build(attention, given)
+        of_attention = without_token_order(given)
+        build(attention, of_attention)
         if hasattr(config, "check_attention"):
-            config.check_attention(attention, given)
+            config.check_attention(attention, of_attention)
+    if params.get(TOKEN_ORDER) is not None:
+        check_pictures(model)
     for name, value in params.items():
         _check_json(name, value)
 
