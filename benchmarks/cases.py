@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["attention", "layer", "closeness", "retrieval", "busy", "stages"]
+Kind = Literal["attention", "layer", "closeness", "retrieval", "busy", "stages", "picture"]
 Direction = Literal["forward", "training"]
 
 
@@ -15,7 +15,7 @@ class Case:
 
     Attributes:
         kind: attention alone, a whole encoder layer, how close a method is, how well it ranks,
-            attention on a busy machine, or the parts of a call.
+            attention on a busy machine, the parts of a call, or what it does to pictures.
         method: label of the method, the same in every kind.
         direction: a forward pass, or one with gradients.
         tokens: length of the sequence.

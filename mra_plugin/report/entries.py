@@ -11,6 +11,7 @@ from .results import (
     ClosenessResult,
     Direction,
     NotRun,
+    PictureResult,
     RetrievalResult,
     Source,
     Span,
@@ -93,6 +94,21 @@ def retrieval(extra: Fields) -> RetrievalResult:
         first_hits=extra.count_or_zero("first_hits"),
         overlap=extra.number_if_any("overlap", least=0),
         vector_cosine=extra.number_if_any("vector_cosine"),
+    )
+
+
+def picture(extra: Fields) -> PictureResult:
+    """A benchmark of kind "picture", from its extra_info."""
+    return PictureResult(
+        what=extra.label("what"),
+        grid=extra.shape("grid"),
+        method=extra.label("method"),
+        params=dict(extra.inner("params").values),
+        tokens=extra.count("tokens"),
+        reference=extra.label("reference"),
+        speed_up=_speed_up(extra),
+        relative_error=extra.number_if_any("relative_error", least=0),
+        cosine=extra.number_if_any("cosine"),
     )
 
 

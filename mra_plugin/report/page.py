@@ -27,6 +27,7 @@ CHAPTERS = {
     "closeness": ("error-cost", "error-density"),
     "additions": ("error-cost-additions",),
     "budget": (),
+    "pictures": (),
     "distillation": (),
     "stages": (),
     "not_run": (),

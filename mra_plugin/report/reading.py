@@ -10,11 +10,11 @@ from mra_plugin.errors import UserError
 
 from .comparisons import is_comparison, read_comparison
 from .distillations import is_distillation, read_distillation
-from .entries import busy, closeness, not_run, retrieval, source, stage, timing
+from .entries import busy, closeness, not_run, picture, retrieval, source, stage, timing
 from .fields import Fields, halves_of_characters, short
 from .results import Results, Source, Timing
 
-KINDS = ("attention", "layer", "busy", "closeness", "retrieval")
+KINDS = ("attention", "layer", "busy", "closeness", "retrieval", "picture")
 
 
 def read_results(paths: Sequence[Path]) -> list[Results]:
@@ -124,6 +124,8 @@ def _with(results: Results, kind: str, extra: Fields) -> Results:
         return replace(results, busy=(*results.busy, busy(extra)))
     if kind == "retrieval":
         return replace(results, retrieval=(*results.retrieval, retrieval(extra)))
+    if kind == "picture":
+        return replace(results, pictures=(*results.pictures, picture(extra)))
     return replace(results, closeness=(*results.closeness, closeness(extra)))
 
 
@@ -148,6 +150,7 @@ def _joined(first: Results, second: Results) -> Results:
         busy=first.busy + second.busy,
         closeness=first.closeness + second.closeness,
         retrieval=first.retrieval + second.retrieval,
+        pictures=first.pictures + second.pictures,
         encoders=first.encoders + second.encoders,
         distillations=first.distillations + second.distillations,
         not_run=tuple(dict.fromkeys(first.not_run + second.not_run)),
@@ -166,6 +169,7 @@ def _by_channels(results: Results) -> list[Results]:
         busy=(),
         closeness=(),
         retrieval=(),
+        pictures=(),
         encoders=(),
         distillations=(),
         not_run=(),
@@ -190,6 +194,7 @@ def _without_repetitions(results: Results) -> Results:
     )
     closeness = tuple({(c.method, c.tokens, c.budget): c for c in results.closeness}.values())
     retrieval = tuple({(r.collection, r.method, r.tokens): r for r in results.retrieval}.values())
+    pictures = tuple({(p.what, p.grid, p.method): p for p in results.pictures}.values())
     encoders = tuple(
         {
             (e.model, e.text, e.attention, repr(e.params), e.tokens): e for e in results.encoders
@@ -197,9 +202,9 @@ def _without_repetitions(results: Results) -> Results:
     )
     before = (
         *(results.attention, results.layer, results.busy, results.closeness),
-        *(results.retrieval, results.encoders),
+        *(results.retrieval, results.pictures, results.encoders),
     )
-    after = (*timings, busy, closeness, retrieval, encoders)
+    after = (*timings, busy, closeness, retrieval, pictures, encoders)
     repeated = sum(map(len, before)) - sum(map(len, after))
     note = (f"{repeated} of the measurements were repeated later: the last ones count",)
     return replace(
@@ -209,6 +214,7 @@ def _without_repetitions(results: Results) -> Results:
         busy=busy,
         closeness=closeness,
         retrieval=retrieval,
+        pictures=pictures,
         encoders=encoders,
         notes=results.notes + note * (repeated > 0),
     )

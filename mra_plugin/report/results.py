@@ -136,6 +136,33 @@ class RetrievalResult:
 
 
 @dataclass(frozen=True)
+class PictureResult:
+    """Attention of a picture's or clip's tokens, beside exact attention.
+
+    Attributes:
+        what: "attention" alone, or a whole "block" of a diffusion transformer.
+        grid: sides of the grid of tokens, (height, width) or (frames, height, width).
+        method: label, the same for the same thing in all results.
+        params: the method's parameters, by name.
+        tokens: how many there are.
+        reference: label of exact attention.
+        speed_up: time with exact attention over the method's own, round by round.
+        relative_error: norm of the distance to what exact attention gives, over the norm of that.
+        cosine: to what exact attention gives, mean over tokens.
+    """
+
+    what: str
+    grid: tuple[int, ...]
+    method: str
+    params: dict[str, object]
+    tokens: int
+    reference: str
+    speed_up: Span
+    relative_error: float | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
 class EncoderTiming:
     """A whole pretrained encoder at one length, beside itself with exact attention.
 
@@ -261,6 +288,7 @@ class Results:
         busy: attention on a machine that others keep busy.
         closeness: error against cost.
         retrieval: how well documents are found.
+        pictures: attention of pictures and clips.
         encoders: whole pretrained encoders, as `mra compare` measures them.
         distillations: models before and after `mra train --distill`.
         not_run: what could not be measured.
@@ -279,6 +307,7 @@ class Results:
     busy: tuple[BusyTiming, ...] = ()
     closeness: tuple[ClosenessResult, ...] = ()
     retrieval: tuple[RetrievalResult, ...] = ()
+    pictures: tuple[PictureResult, ...] = ()
     encoders: tuple[EncoderTiming, ...] = ()
     distillations: tuple[Distillation, ...] = ()
     not_run: tuple[NotRun, ...] = ()

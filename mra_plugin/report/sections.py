@@ -7,6 +7,7 @@ from . import (
     distillations,
     encoder_sections,
     numbers,
+    picture_sections,
     retrieval_sections,
     timing_sections,
 )
@@ -116,6 +117,7 @@ _SECTIONS: dict[str, Callable[[Results], Section | None]] = {
     "closeness": closeness_sections.closeness,
     "additions": closeness_sections.additions,
     "budget": closeness_sections.budget,
+    "pictures": picture_sections.pictures,
     "distillation": distillations.distillation,
     "stages": _stages,
     "not_run": _not_run,

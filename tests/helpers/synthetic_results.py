@@ -1,6 +1,7 @@
 """Result files as the benchmarks write them, with figures that follow simple laws."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ RETRIEVAL = {
     "nystrom 64": (0.2, 2.0),
     "nystrom 256": (0.1, 0.8),
 }
+# Relative error, and times as fast.
+PICTURES = {"exact": (0.0, 1.0), "mra close": (0.2, 4.0), "mra close in tiles": (0.1, 3.5)}
 COLLECTIONS = {"standard library": (40, 40), "language reference": (30, 12)}
 
 
@@ -158,6 +161,33 @@ def retrieval(collection: str, method: str, tokens: int, **changes: Any) -> dict
     return benchmark(f"retrieval[{method}-{tokens}-{collection}]", info | changes)
 
 
+def picture(what: str, grid: tuple[int, ...], method: str, **changes: Any) -> dict[str, Any]:
+    error, faster = PICTURES[method]
+    info = {
+        "kind": "picture",
+        "what": what,
+        "grid": list(grid),
+        "method": method,
+        "params": {},
+        "tokens": math.prod(grid),
+        "dtype": "float32",
+        "device": "cpu",
+        "direction": "forward",
+        "reference": "exact",
+        "seconds": 0.6 / faster,
+        "reference_seconds": 0.6,
+        "speed_up": faster,
+        "speed_up_from": 0.9 * faster,
+        "speed_up_to": 1.1 * faster,
+        "peak_bytes": None,
+        "reference_peak_bytes": None,
+        "relative_error": error,
+        "cosine": 1 - error / 4,
+    }
+    sides = "x".join(map(str, grid))
+    return benchmark(f"pictures[{what}-{sides}-{method}]", info | changes)
+
+
 def benchmark(name: str, extra_info: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "group": None, "extra_info": extra_info, "stats": {"rounds": 5}}
 
@@ -188,7 +218,12 @@ def benchmarks() -> list[dict[str, Any]]:
         for method in RETRIEVAL
         for tokens in (512, 2048)
     ]
-    return attention + layer + close + search
+    pictures = [
+        picture(what, grid, method)
+        for what, grid in (("attention", (64, 64)), ("attention", (8, 8, 8)), ("block", (64, 64)))
+        for method in PICTURES
+    ]
+    return attention + layer + close + search + pictures
 
 
 def results(entries: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:

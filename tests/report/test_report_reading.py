@@ -16,12 +16,15 @@ def test_everything_arrives(cpu: Results) -> None:
     assert cpu.title == "Imaginary CPU <7>, 2 threads, float32"
     assert (len(cpu.attention), len(cpu.layer), len(cpu.closeness)) == (96, 36, 168)
     assert len(cpu.retrieval) == 20
+    assert len(cpu.pictures) == 9
     one = next(t for t in cpu.attention if (t.method, t.tokens) == ("mra", 4096))
     assert (one.direction, one.reference, one.shape) == ("forward", "sdpa", (1, 12, 4096, 64))
     assert one.speed_up.least < one.speed_up.median < one.speed_up.greatest
     assert one.params == {"block_per_row": 8}
     close = next(c for c in cpu.closeness if (c.method, c.tokens, c.budget) == ("mra", 4096, 1))
     assert (close.relative_error, close.layers) == (pytest.approx(0.6 * 127 / 128), 6)
+    tiles = next(p for p in cpu.pictures if (p.grid, p.relative_error) == ((8, 8, 8), 0.1))
+    assert (tiles.what, tiles.method, tiles.tokens) == ("attention", "mra close in tiles", 512)
     search = next(r for r in cpu.retrieval if (r.method, r.tokens) == ("mra close", 2048))
     assert (search.collection, search.half, search.documents) == (
         "standard library",

@@ -235,6 +235,22 @@ def test_a_method_that_was_not_searched_at_a_length_is_left_open(read: Read) -> 
     assert [row[-1] for row in shown.tables[0].rows] == ["n/a", "98%"]
 
 
+def test_pictures_stand_by_grid_and_method(cpu: Results) -> None:
+    shown = section("pictures", cpu)
+    assert shown is not None
+    alone, block = shown.tables
+    assert (alone.caption, block.caption) == (
+        "Attention alone",
+        "A diffusion transformer of one block",
+    )
+    assert [row[:3] for row in alone.rows] == [
+        (grid, tokens, method)
+        for grid, tokens in (("8 x 8 x 8", "512"), ("64 x 64", "4096"))
+        for method in ("exact", "mra close", "mra close in tiles")
+    ]
+    assert alone.rows[5][3:] == ("3.5 (3.1 to 3.9)", "0.100", "0.975")
+
+
 def test_what_was_not_searched_has_no_table(read: Read) -> None:
     entries = [retrieval("standard library", "nystrom 64", 512), closeness("mra", 512, 8)]
     (found,) = read(results(entries))
