@@ -7,6 +7,8 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from helpers.recording import NAME as RECORDER
+from helpers.recording import Recorder
 from helpers.tiny_diffusers import TEXT, TINY, inputs_of, make, output, touched
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -15,24 +17,10 @@ import mra_plugin
 from mra_plugin.adapters.diffusers import dispatch
 from mra_plugin.adapters.diffusers.layouts import LAYOUTS
 from mra_plugin.ops.token_order import grid_coordinates, tile_order
-from mra_plugin.registry import build_attention, register_attention
+from mra_plugin.registry import build_attention
 
 FEW = {"block_size": 8, "block_per_row": 1}
 ALL = {"block_size": 8, "block_per_row": 1000}
-
-
-@register_attention("diffusers-test-recorder")
-class Recorder:
-    """Exact, and keeps the queries that it was given."""
-
-    seen: list[Tensor] = []  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.exact = build_attention("sdpa")
-
-    def __call__(self, query: Tensor, *inputs: Any, scale: float | None = None) -> Tensor:
-        self.seen.append(query.detach())
-        return self.exact(query, *inputs, scale=scale)
 
 
 def grid_of(name: str) -> tuple[int, int, int]:
@@ -44,7 +32,7 @@ def recorded(model: Any, inputs: dict[str, Any]) -> Tensor:
     """The first layer's queries [N, channels of all heads], in the order of its blocks."""
     Recorder.seen.clear()
     output(model, inputs)
-    return Recorder.seen[0][0].transpose(0, 1).flatten(1)
+    return Recorder.first_row()
 
 
 def test_each_layout_is_tested() -> None:
@@ -58,7 +46,7 @@ def test_blocks_are_tiles_of_the_picture_and_text_stands_outside(name: str) -> N
     inputs = inputs_of(name, grid)
     model = make(name)
     before = output(model, inputs)
-    mra_plugin.patch(model, attention="diffusers-test-recorder")
+    mra_plugin.patch(model, attention=RECORDER)
     plain = recorded(model, inputs)
     order = tile_order(grid_coordinates(grid))
     text = len(plain) - len(order)
@@ -111,7 +99,11 @@ def test_gradients(name: str) -> None:
     for found, expected in zip(gradients(), own, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     mra_plugin.patch(model, **FEW)
-    assert all(bool(one.isfinite().all()) for one in gradients())
+    few = gradients()
+    assert all(bool(one.isfinite().all()) for one in few)
+    model.train().enable_gradient_checkpointing()
+    for found, expected in zip(gradients(), few, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -154,7 +146,7 @@ def test_what_is_no_self_attention_stays_exact() -> None:
     name = "WanTransformer3DModel"
     model = make(name)
     inputs = inputs_of(name, (1, 1, TEXT))
-    mra_plugin.patch(model, attention="diffusers-test-recorder")
+    mra_plugin.patch(model, attention=RECORDER)
     Recorder.seen.clear()
     output(model, inputs)
     assert len(Recorder.seen) == 2  # of two blocks with both kinds each
@@ -163,7 +155,7 @@ def test_what_is_no_self_attention_stays_exact() -> None:
     model = make(name)
     inputs = inputs_of(name, (1, 5, 6))
     mask = torch.arange(TEXT + 30) != 3
-    mra_plugin.patch(model, attention="diffusers-test-recorder")
+    mra_plugin.patch(model, attention=RECORDER)
     Recorder.seen.clear()
     output(model, {**inputs, "attention_mask": mask[None]})
     assert not Recorder.seen
@@ -174,11 +166,11 @@ def test_the_first_layers_stay_exact() -> None:
     name = "SD3Transformer2DModel"
     model = make(name)
     inputs = inputs_of(name, (1, 5, 6))
-    mra_plugin.patch(model, attention="diffusers-test-recorder")
+    mra_plugin.patch(model, attention=RECORDER)
     Recorder.seen.clear()
     output(model, inputs)
     assert len(Recorder.seen) == 3  # the first block has two
-    mra_plugin.patch(model, attention="diffusers-test-recorder", exact_layers=1)
+    mra_plugin.patch(model, attention=RECORDER, exact_layers=1)
     Recorder.seen.clear()
     output(model, inputs)
     assert len(Recorder.seen) == 1
@@ -213,12 +205,21 @@ def pipeline() -> Denoiser:
     return Denoiser(make("WanTransformer3DModel"), scheduler)
 
 
+@pytest.mark.slow
+def test_compiled_by_blocks_with_an_exact_step() -> None:
+    pipe = mra_plugin.patch(pipeline(), **FEW, exact_steps=1)
+    inputs = inputs_of("WanTransformer3DModel", (2, 5, 6))
+    expected = pipe(inputs, 2)
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend="eager")
+    torch.testing.assert_close(pipe(inputs, 2), expected)
+
+
 def test_the_first_steps_of_a_pipeline_stay_exact() -> None:
     pipe = pipeline()
     inputs = inputs_of("WanTransformer3DModel", (2, 5, 6))
     own = pipe(inputs, 3)
     scheduler = dict(vars(pipe.scheduler))
-    assert mra_plugin.patch(pipe, attention="diffusers-test-recorder", exact_steps=2) is pipe
+    assert mra_plugin.patch(pipe, attention=RECORDER, exact_steps=2) is pipe
     for _ in range(2):
         Recorder.seen.clear()
         torch.testing.assert_close(pipe(inputs, 3), own)
@@ -227,7 +228,7 @@ def test_the_first_steps_of_a_pipeline_stay_exact() -> None:
     assert pipe(inputs, 3).equal(own)
     mra_plugin.patch(pipe, **FEW)
     assert not torch.allclose(pipe(inputs, 3), own, atol=1e-4)
-    twin = copy.deepcopy(mra_plugin.patch(pipe, attention="diffusers-test-recorder", exact_steps=2))
+    twin = copy.deepcopy(mra_plugin.patch(pipe, attention=RECORDER, exact_steps=2))
     Recorder.seen.clear()
     torch.testing.assert_close(twin(inputs, 3), own)
     assert len(Recorder.seen) == 4
@@ -294,7 +295,7 @@ def test_what_is_refused() -> None:
 @torch.no_grad()
 def test_diffusers_own_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
     """By name and as a context; cross-attention and masks stay exact."""
-    monkeypatch.setattr(dispatch, "_attention", build_attention("diffusers-test-recorder"))
+    monkeypatch.setattr(dispatch, "_attention", build_attention(RECORDER))
     for name, calls in (
         ("WanTransformer3DModel", 2),
         ("FluxTransformer2DModel", 2),

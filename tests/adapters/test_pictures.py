@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.recording import NAME as RECORDER
+from helpers.recording import Recorder
 from helpers.tiny_models import make
 from helpers.tiny_vision import PATCH, VISION, make_vision, picture_of
 from torch import Tensor
@@ -13,31 +15,16 @@ from transformers import AutoModel
 import mra_plugin
 from mra_plugin.adapters.transformers import pictures
 from mra_plugin.ops.token_order import grid_coordinates, tile_order
-from mra_plugin.registry import build_attention, register_attention
 
 FEW = {"block_size": 8, "block_per_row": 1}
 ALL = {"block_size": 8, "block_per_row": 1000}
-
-
-@register_attention("pictures-test-recorder")
-class Recorder:
-    """Exact, and keeps the queries that it was given."""
-
-    seen: list[Tensor] = []  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.exact = build_attention("sdpa")
-
-    def __call__(self, query: Tensor, *inputs: Any, scale: float | None = None) -> Tensor:
-        self.seen.append(query)
-        return self.exact(query, *inputs, scale=scale)
 
 
 def recorded(model: Any, picture: Tensor) -> Tensor:
     """The first layer's queries [N, channels of all heads], in the order of its blocks."""
     Recorder.seen.clear()
     model(picture)
-    return Recorder.seen[0][0].transpose(0, 1).flatten(1)
+    return Recorder.first_row()
 
 
 def test_each_kind_is_tested() -> None:
@@ -50,7 +37,7 @@ def test_blocks_are_tiles_of_the_picture(name: str) -> None:
     model = make_vision(name)
     picture = picture_of(name)
     own = model(picture).last_hidden_state
-    mra_plugin.patch(model, attention="pictures-test-recorder", token_order="tiles")
+    mra_plugin.patch(model, attention=RECORDER, token_order="tiles")
     plain = recorded(model, picture)
     frames = 2 if name == "vjepa2" else 1
     order = tile_order(grid_coordinates((frames, 8, 8))).tolist()

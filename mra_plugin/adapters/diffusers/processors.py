@@ -25,11 +25,16 @@ class _Redirected:
 
 
 def can_redirect(processor: object) -> bool:
-    """Whether a processor attends by one of the two calls, or is a copy of one that did."""
+    """Whether a processor attends by one of the two calls, or is a copy of one that did.
+
+    Its tokens have the name that they have throughout diffusers, or nothing is known of them.
+    """
     if isinstance(processor, _Redirected):
         return True
     function = type(processor).__call__
-    return isinstance(function, FunctionType) and bool(_names_of_calls(function))
+    if not isinstance(function, FunctionType) or not _names_of_calls(function):
+        return False
+    return "hidden_states" in inspect.signature(function).parameters
 
 
 def redirect(processor: Any, attention: LayerAttention) -> Any:
