@@ -44,7 +44,8 @@ def test_its_parameters_are_the_options_a_preset_and_the_implementation() -> Non
 def test_what_the_backends_serve() -> None:
     served = {info.name: get_attention(info.name).serves for info in available_attention()}
     assert served["mra"] == {"weights", "budget", "exact_keys"}
-    assert served["nystrom"] == served["sdpa"] == served["xformers"] == {"weights"}
+    assert served["nystrom"] == served["xformers"] == {"weights"}
+    assert served["sdpa"] == {"weights", "bias"}
     assert served["ulysses"] == {"window"}
 
 
