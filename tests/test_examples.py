@@ -105,6 +105,13 @@ def test_onnx_file_serves_several_lengths(
     assert all(float(away) < 1e-4 for _, away in lines)
 
 
+def test_exact_steps_keep_a_picture_closer(capsys: pytest.CaptureFixture[str]) -> None:
+    script("diffusion").main(["--side", "36", "--steps", "2"])
+    moved = re.findall(r"at most (\S+) away", capsys.readouterr().out)
+    none, one = map(float, moved)
+    assert 0 < one < none
+
+
 @pytest.mark.slow  # each process imports torch
 def test_processes_embed_what_one_would(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
