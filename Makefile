@@ -21,8 +21,9 @@ INSTALL := $(PIP) install -c $(CONSTRAINTS) --no-build-isolation
 SETUP := pyproject.toml setup.py $(wildcard ops/native/source/*) $(CONSTRAINTS)
 MEASURE := mkdir -p report && $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu \
 	--benchmark-json report/results.json
-# Compiled, and then interpreted: on a core of their own beside all other tests.
-KERNELS := { $(BIN)/python -m pytest tests/kernels && \
+# Kernels, compiled and then interpreted, and the operators: on a core of their own beside all other
+# tests.
+OPERATORS := { $(BIN)/python -m pytest tests/kernels tests/ops && \
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreter tests/kernels; }
 
 .PHONY: demo bench bench-full test test-oldest docs wheel dist clean
@@ -42,9 +43,9 @@ test: $(VENV)/.test $(VENV)/typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd $(VENV)/typecheck && ../bin/mypy --config-file ../../pyproject.toml -p mra_plugin
-	@$(KERNELS) > $(VENV)/kernels.log 2>&1 & kernels=$$!; \
-	$(BIN)/python -m pytest --ignore=tests/kernels; rest=$$?; \
-	wait $$kernels; kernels=$$?; cat $(VENV)/kernels.log; exit $$((rest | kernels))
+	@$(OPERATORS) > $(VENV)/operators.log 2>&1 & operators=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/kernels --ignore=tests/ops; rest=$$?; \
+	wait $$operators; operators=$$?; cat $(VENV)/operators.log; exit $$((rest | operators))
 
 # In a .venv of its own. torch is not the oldest, as constraints-oldest.txt explains, nor is triton.
 test-oldest:

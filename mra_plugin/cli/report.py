@@ -46,7 +46,7 @@ def report(
     With `--update`, replaces in a file what stands between `<!-- mra report: NAME -->` and
     `<!-- end of mra report -->` by the section NAME: retrieval, retrieval_all, compare, settings,
     distillation, speed, speed_all, time, memory, memory_all, growth, layer, layer_memory, busy,
-    closeness, additions, budget, stages, not_run or machine.
+    closeness, additions, budget, pictures, stages, not_run or machine.
 
     Example: `mra report results.json --out report`
     """

@@ -34,8 +34,8 @@ assert model.get_input_embeddings().weight.grad.abs().sum() > 0
     ("source", "family"),
     [
         ("transformers", "Bert"),
-        ("transformers", "Mra"),
-        ("transformers", "Nystromformer"),
+        pytest.param("transformers", "Mra", marks=pytest.mark.slow),
+        pytest.param("transformers", "Nystromformer", marks=pytest.mark.slow),
         ("mra_plugin", "Mra"),
     ],
 )

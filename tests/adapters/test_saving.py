@@ -86,8 +86,9 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", ["mra", "efficient_attention"])
-@pytest.mark.parametrize("auto", ["AutoModel", "SiglipModel"])
+@pytest.mark.parametrize(
+    ("name", "auto"), [("mra", "AutoModel"), ("efficient_attention", "SiglipModel")]
+)
 def test_loading_in_a_new_process(name: str, auto: str, tmp_path: Path) -> None:
     """Without this package it fails, and says what is missing, instead of attending exactly."""
     model = siglip()

@@ -175,7 +175,16 @@ assert type(model) is mra_plugin.MraModel, type(model)
 """
 
 
-@pytest.mark.parametrize("order", [*IMPORTS, "without transformers' own"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        *("before", "after", "without transformers' own"),
+        *(
+            pytest.param(order, marks=pytest.mark.slow)
+            for order in ("before everything", "among models", "by name")
+        ),
+    ],
+)
 def test_auto_classes_in_any_order_of_imports(order: str, tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
     code = IMPORTS.get(order, WITHOUT_MRA) + "\nimport sys, mra_plugin" + LOAD

@@ -19,11 +19,13 @@ EACH = pytest.mark.parametrize("head", HEADS)
 # Those with layers like BERT's.
 POST_NORM = pytest.mark.parametrize("head", [head for head in HEADS if "Mega" not in head])
 LANGUAGE_MODELS = ("ForMaskedLM", "ForCausalLM")
-# Of families after the first, one class by default.
+# Of each family, one class by default, and of the first a head.
 FEW = pytest.mark.parametrize(
     "head",
     [
-        pytest.param(head, marks=[] if head.startswith("Mra") or head.endswith("Model") else SLOW)
+        pytest.param(
+            head, marks=[] if head.endswith("Model") or head == "MraForMultipleChoice" else SLOW
+        )
         for head in HEADS
     ],
 )

@@ -213,7 +213,9 @@ def first_call_in_a_trace(impl: str, **environment: str) -> None:
 
 
 # "auto" is what comes first of those here.
-@pytest.mark.parametrize("impl", ["auto", "reference", "eager"])
+@pytest.mark.parametrize(
+    "impl", ["auto", pytest.param("reference", marks=pytest.mark.slow), "eager"]
+)
 def test_the_first_call_of_a_process_may_be_traced(impl: str) -> None:
     first_call_in_a_trace(impl)
 

@@ -267,7 +267,7 @@ def test_large_logits_stay_finite() -> None:
     assert all(x.grad.isfinite().all() for x in inputs)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_compiles_whole_and_once_for_every_length(masked: bool) -> None:
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return 2 * nystrom_attention(query, key, value, mask, num_landmarks=8, pinv_iterations=2)
