@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
-from mra_plugin.adapters.libraries import adapters_of
 from mra_plugin.adapters.patching import patch
 from mra_plugin.adapters.transformers.attention_function import attention_forward
 from mra_plugin.adapters.transformers.config_attention import IMPLEMENTATIONS, MRA, stored_params
 from mra_plugin.adapters.transformers.families.table import Family, family_of_layer
 from mra_plugin.adapters.transformers.masks import make_mask, read_mask, read_model_mask
-from mra_plugin.adapters.transformers.modules import configs_in, copy_with_same_weights, encoders_in
+from mra_plugin.adapters.transformers.modules import (
+    at_least_one_encoder_in,
+    configs_in,
+    copy_with_same_weights,
+    encoders_in,
+)
 
 # transformers' name for attention that tells what it is handed, and the config attributes that
 # hold what it then attends with and whom it tells. They only ever reach copies.
@@ -77,7 +81,7 @@ def attention_inputs(model: nn.Module, **inputs: Any) -> list[AttentionInputs]:
             was called.
     """
     own = getattr(model, "_orig_mod", model)
-    adapters_of(own)  # refuses what holds none before it is copied
+    at_least_one_encoder_in(own)  # refused before it is copied
     twin = copy_with_same_weights(own)
     _make_exact(twin)
     found: list[AttentionInputs] = []

@@ -106,11 +106,9 @@ def attends_across(config: Any) -> bool:
 
 
 def _encoder(model: nn.Module) -> Any:
-    from mra_plugin.adapters.libraries import adapters_of
-    from mra_plugin.adapters.transformers.modules import encoders_in
+    from mra_plugin.adapters.transformers.modules import at_least_one_encoder_in
 
-    adapters_of(model)  # refuses what holds none
-    encoder = encoders_in(model)[0]
+    encoder = at_least_one_encoder_in(model)[0]
     config = encoder.config
     if not attends_across(config):
         raise ValueError(

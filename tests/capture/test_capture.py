@@ -241,7 +241,7 @@ def test_compiled_model() -> None:
 
 def test_refusals() -> None:
     ids = token_ids()
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+    with pytest.raises(TypeError, match="hold, a transformers PreTrainedModel; str does not"):
         attention_inputs("bert", input_ids=ids)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="hold, a transformers PreTrainedModel; Linear does not"):
         attention_inputs(nn.Linear(2, 2), input_ids=ids)

@@ -18,6 +18,21 @@ def encoders_in(model: nn.Module) -> list[PreTrainedModel]:
     return [module for module in model.modules() if isinstance(module, PreTrainedModel)]
 
 
+def at_least_one_encoder_in(model: object) -> list[PreTrainedModel]:
+    """The same, for what a caller gave.
+
+    Raises:
+        TypeError: there is none.
+    """
+    found = encoders_in(model) if isinstance(model, nn.Module) else []
+    if not found:
+        raise TypeError(
+            "model must be, or hold, a transformers PreTrainedModel; "
+            f"{type(model).__name__} does not"
+        )
+    return found
+
+
 def configs_in(models: Iterable[nn.Module]) -> list[PreTrainedConfig]:
     """Every config that a layer of ``models`` may read its attention from, each once."""
     found: dict[int, PreTrainedConfig] = {}
