@@ -7,7 +7,7 @@ from rich.table import Table
 
 from mra_plugin.environment import available_devices, installed_versions, warning_of_xformers
 
-from .console import console, printable, table_of_facts, table_of_headed_facts
+from .console import console, printable, table_of_headed_facts
 from .library_uses import library_lines
 
 
@@ -94,8 +94,10 @@ def _presets() -> Table:
     """Each with what it changes of the first, whose options are the defaults."""
     from mra_plugin.ops import PRESETS
 
-    table = table_of_facts()
-    for name, options in PRESETS.items():
+    first, *others = PRESETS
+    table = table_of_headed_facts("preset", f"beside {first}, the defaults")
+    for name in others:
+        options = PRESETS[name]
         changed = [f"{one}={getattr(options, one)}" for one in options.unknown_to(frozenset())]
-        table.add_row(f"preset {name}", ", ".join(changed) or "the defaults")
+        table.add_row(name, ", ".join(changed))
     return table

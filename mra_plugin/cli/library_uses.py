@@ -23,7 +23,7 @@ class LibraryUse:
 LIBRARY_USES = (
     LibraryUse("transformers", 'attn_implementation="mra", or patch(model)'),
     LibraryUse("sentence-transformers", "the same among model_kwargs, or patch(model)"),
-    LibraryUse("diffusers", 'patch(pipeline), or set_attention_backend("mra")'),
+    LibraryUse("diffusers", 'patch(pipeline), set_attention_backend("mra")'),
     LibraryUse("xformers", "memory_efficient_attention(op=xformers_op())"),
 )
 
