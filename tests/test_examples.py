@@ -91,6 +91,7 @@ def test_adapter_loads_onto_the_long_encoder_again(
         assert not torch.equal(loaded(**batch).logits, before(**batch).logits)
 
 
+@pytest.mark.slow  # an export takes half a minute; tests/adapters/test_onnx.py has another
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_onnx_file_serves_several_lengths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

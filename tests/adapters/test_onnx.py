@@ -26,7 +26,7 @@ def ids(batch: int, tokens: int) -> dict[str, Tensor]:
 
 
 PARAMETERS = [
-    {"block_size": 8, "block_per_row": 2},
+    pytest.param({"block_size": 8, "block_per_row": 2}, marks=pytest.mark.slow),
     {"preset": "close", "exact_up_to": 20, "block_size": 8, "block_per_row": 2, "salient_keys": 20},
 ]
 
