@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import CannotRunError, Case, NotRun
-from settings import STAGES, THREADS, Settings, settings_of
+from settings import THREADS, Settings, settings_of
 
 from mra_plugin.environment import installed_versions
 
@@ -27,9 +27,19 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(THREADS)
     settings_of(config)  # refuses a wrong --device before anything else happens
     config.stash[NOT_RUN] = []
-    config.stash[STAGES] = []
+    config.addinivalue_line("markers", "full_on_cpu: a part of the full set, on a CPU alone")
     # The summary lists what could not run.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = settings_of(config)
+    if wanted.full and wanted.device.type == "cpu":
+        return
+    left_out = [item for item in items if item.get_closest_marker("full_on_cpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -88,8 +98,6 @@ def _device_name(device: torch.device, machine_info: dict[str, Any]) -> str:
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     output_json["not_run"] = [one.as_json() for one in config.stash[NOT_RUN]]
-    if config.stash[STAGES]:
-        output_json["stages"] = config.stash[STAGES]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -102,7 +110,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.section(_TITLES[title])
             for one in found:
                 terminalreporter.line(line(one))
-    _list_stages(terminalreporter, config.stash[STAGES])
+    _list_stages(terminalreporter, [one.extra_info for one in done if "stages" in one.extra_info])
     _list_not_run(terminalreporter, config.stash[NOT_RUN])
 
 
@@ -146,16 +154,17 @@ def _ranking_line(one: Any) -> str:
 _LINES = {"speed_up": _speed_line, "budget": _closeness_line, "mrr": _ranking_line}
 
 
-def _list_stages(terminalreporter: Any, stages: list[dict[str, Any]]) -> None:
-    if stages:
+def _list_stages(terminalreporter: Any, calls: list[dict[str, Any]]) -> None:
+    if calls:
         terminalreporter.section("where the time goes (milliseconds; floors of bytes, operations)")
-    for one in stages:
-        terminalreporter.line(
-            f"{one['direction']:9} {one['tokens']:6} tokens  {one['method']:12} {one['stage']:9} "
-            f"{one['seconds'] * 1e3:9.3f}  {one['share']:4.0%}  "
-            f"{one['floor_bytes_seconds'] * 1e3:9.3f} "
-            f"{one['floor_operations_seconds'] * 1e3:9.3f}"
-        )
+    for call in calls:
+        for one in call["stages"]:
+            terminalreporter.line(
+                f"{call['direction']:9} {call['tokens']:6} tokens  {call['method']:12} "
+                f"{one['stage']:9} {one['seconds'] * 1e3:9.3f}  {one['share']:4.0%}  "
+                f"{one['floor_bytes_seconds'] * 1e3:9.3f} "
+                f"{one['floor_operations_seconds'] * 1e3:9.3f}"
+            )
 
 
 def _list_not_run(terminalreporter: Any, missing: list[NotRun]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,21 @@ class Work:
             "floor_bytes_seconds": self.bytes / device.bandwidth,
             "floor_operations_seconds": self.operations / device.peak,
         }
+
+
+def stages_beside(
+    work: Mapping[str, Work], device: Device, seconds: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The stages of a call as results have them: what each took, its share, and its floors.
+
+    Args:
+        work: what each stage has to do.
+        device: what does it.
+        seconds: what each took; 0 for those that the call does not have, which are left out.
+    """
+    whole = sum(seconds.values())
+    return [
+        {"stage": stage, "seconds": taken, "share": taken / whole, **work[stage].floors(device)}
+        for stage, taken in seconds.items()
+        if taken
+    ]

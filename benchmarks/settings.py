@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ import torch
 from mra_plugin.environment import parse_device
 from mra_plugin.errors import UserError
 
-# What stages take, which pytest-benchmark doesn't collect.
-STAGES = pytest.StashKey[list[dict[str, Any]]]()
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 

@@ -17,27 +17,26 @@ from busy_processes import busy_processes
 from cases import CannotRunError, Case
 from interleaved import Step, compare
 from pytest_benchmark.fixture import BenchmarkFixture
-from settings import Settings, settings_of
+from settings import Settings
 from torch import Tensor
 
 from mra_plugin.ops import mra_attention
 from mra_plugin.registry import build_attention
 
 HEADS, CHANNELS = 12, 64
-METHODS = {REFERENCE: REFERENCE, "mra native": "native", "mra eager": "eager"}
+METHODS = {"mra native": "native", "mra eager": "eager"}
 LENGTHS = (1024, 4096, 8192)
 NEIGHBOURS = (0, 1, 2)
 
+pytestmark = pytest.mark.full_on_cpu
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    settings = settings_of(metafunc.config)
-    wanted = settings.full and settings.device.type == "cpu"
     cases = [
         (busy, Case("busy", method, "forward", tokens))
         for busy in NEIGHBOURS
         for tokens in LENGTHS
         for method in METHODS
-        if wanted
     ]
     ids = [f"{case.id}-beside-{busy}" for busy, case in cases]
     metafunc.parametrize(("busy", "case"), cases, ids=ids)
@@ -56,14 +55,12 @@ def test_busy_machine(
     query, key, value = (
         torch.randn(1, HEADS, case.tokens, CHANNELS, generator=generator) for _ in range(3)
     )
-    params = {} if case.method == REFERENCE else {"block_per_row": block_per_row(case.tokens)}
+    params = {"block_per_row": block_per_row(case.tokens)}
     exact = build_attention(REFERENCE)
     with runs_or_is_listed(case), busy_processes(busy):
         reference = Step(lambda: exact(query, key, value), settings.device)
-        step = reference
-        if case.method != REFERENCE:
-            attend = partial(mra_attention, query, key, value, impl=METHODS[case.method], **params)
-            step = Step(_or_cannot_run(attend), settings.device)
+        attend = partial(mra_attention, query, key, value, impl=METHODS[case.method], **params)
+        step = Step(_or_cannot_run(attend), settings.device)
         found = compare(benchmark, step, reference, settings.seconds_per_case)
     benchmark.extra_info.update(
         kind=case.kind,

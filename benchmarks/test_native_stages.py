@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
 from cases import Case
 from native_stages import TimedLibrary, bandwidth, build_timed, work_of_stages
-from settings import STAGES, settings_of
+from pytest_benchmark.fixture import BenchmarkFixture
+from roofline import stages_beside
+from settings import Settings
 
 from mra_plugin.ops import MRAOptions, mra_attention
 from mra_plugin.ops.presets import PRESETS
@@ -23,16 +26,14 @@ SCHEMES = {
     "mra": MRAOptions(block_per_row=8),
     "mra close": PRESETS["close"],
 }
+RUNS = 5
+
+pytestmark = pytest.mark.full_on_cpu
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    settings = settings_of(metafunc.config)
-    wanted = settings.full and settings.device.type == "cpu"
     cases = [
-        Case("stages", method, "forward", tokens)
-        for method in SCHEMES
-        for tokens in (4096, 16384)
-        if wanted
+        Case("stages", method, "forward", tokens) for method in SCHEMES for tokens in (4096, 16384)
     ]
     metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
@@ -51,38 +52,39 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TimedLibrary
 
 @torch.no_grad()
 def test_native_stages(
-    pytestconfig: pytest.Config,
+    benchmark: BenchmarkFixture,
     runs_or_is_listed: Callable[[Case], AbstractContextManager[None]],
+    settings: Settings,
     timed: Callable[[], TimedLibrary],
     case: Case,
 ) -> None:
+    benchmark.group = case.group
     options = SCHEMES[case.method]
     generator = torch.Generator().manual_seed(0)
     shape = (1, HEADS, case.tokens, CHANNELS)
     inputs = [torch.randn(shape, generator=generator) for _ in range(3)]
     all_threads = bandwidth()
+    runs: list[dict[str, float]] = []
     with runs_or_is_listed(case):
         found = timed()
+
+        def run() -> None:
+            attend = partial(mra_attention, *inputs, **asdict(options), impl="native")
+            runs.append(found.seconds(attend))
+
         with found.in_use():
             best = found.device()
-            given = {**asdict(options), "impl": "native"}
-            seconds = found.seconds(lambda: mra_attention(*inputs, **given))
-    whole = sum(seconds.values())
+            benchmark.pedantic(run, rounds=RUNS)
+    fastest = min(runs, key=lambda one: sum(one.values()))
     work = work_of_stages(case.tokens, CHANNELS, HEADS, options)
-    pytestconfig.stash[STAGES] += [
-        {
-            "tokens": case.tokens,
-            "direction": case.direction,
-            "method": case.method,
-            "channels": CHANNELS,
-            "stage": stage,
-            "seconds": taken,
-            "share": taken / whole,
-            "bandwidth": best.bandwidth,
-            "bandwidth_all_threads": all_threads,
-            "peak": best.peak,
-            **work[stage].floors(best),
-        }
-        for stage, taken in seconds.items()
-        if taken
-    ]
+    benchmark.extra_info.update(
+        kind=case.kind,
+        method=case.method,
+        tokens=case.tokens,
+        direction=case.direction,
+        bandwidth=best.bandwidth,
+        bandwidth_all_threads=all_threads,
+        peak=best.peak,
+        stages=stages_beside(work, best, fastest),
+        **settings.labels,
+    )

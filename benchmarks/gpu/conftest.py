@@ -9,7 +9,6 @@ import torch
 from conftest_keys import LAUNCHES
 from goals import goals_of
 from plan import Plan, plan_of, rehearses
-from settings import STAGES
 
 # Of the settings of a kernel, the fastest are told.
 SHOWN = 4
@@ -66,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     session = getattr(config, "_benchmarksession", None)
     done = [one.extra_info for one in getattr(session, "benchmarks", [])]
     goals = goals_of([one for one in done if one.get("kind") == "attention"])
-    if goals or config.stash[STAGES]:
+    if goals or any(one.get("kind") == "stages" for one in done):
         said = "a rehearsal, which says nothing" if rehearses(config) else "forward and backward"
         terminalreporter.section(f"goals on an H100 ({said})")
         for goal in goals or ["not measured: nothing was trained on a CUDA device"]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import Direction
+from cases import Case, Direction
 from floors import measure_device, work_of_stages
 from plan import Plan, plan_of
-from roofline import Device
-from settings import STAGES, Settings
+from pytest_benchmark.fixture import BenchmarkFixture
+from roofline import Device, stages_beside
+from settings import Settings
 from stages import Stages, seconds_of_stages
 
 from mra_plugin.ops import MRAOptions
@@ -28,7 +29,7 @@ def best(plan: Plan, settings: Settings) -> Device:
 
 @pytest.mark.parametrize("direction", ["forward", "training"])
 def test_gpu_stages(
-    pytestconfig: pytest.Config,
+    benchmark: BenchmarkFixture,
     plan: Plan,
     settings: Settings,
     best: Device,
@@ -44,19 +45,17 @@ def test_gpu_stages(
     )
     scale = shape[-1] ** -0.5
     problem = Problem(query, key, value, None, None, MRAOptions(**options), scale)
-    seconds = seconds_of_stages(Stages(problem, cotangent), direction, plan.stage_runs)
+    method = f"mra {options['block_size']}x{options['block_per_row']}"
+    case = Case("stages", method, direction, tokens)
+    benchmark.group = case.group
+    stages = Stages(problem, cotangent)
+    seconds = benchmark.pedantic(seconds_of_stages, (stages, direction, plan.stage_runs))
     work = work_of_stages(shape, **options, item_bytes=query.itemsize, direction=direction)
-    whole = sum(seconds.values())
-    pytestconfig.stash[STAGES] += [
-        {
-            "tokens": tokens,
-            "direction": direction,
-            "method": f"mra {options['block_size']}x{options['block_per_row']}",
-            "channels": shape[-1],
-            "stage": stage,
-            "seconds": taken,
-            "share": taken / whole,
-            **work[stage].floors(best),
-        }
-        for stage, taken in seconds.items()
-    ]
+    benchmark.extra_info.update(
+        kind=case.kind,
+        method=case.method,
+        tokens=case.tokens,
+        direction=case.direction,
+        stages=stages_beside(work, best, seconds),
+        **settings.labels,
+    )

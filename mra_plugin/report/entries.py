@@ -1,12 +1,12 @@
 """Single measurements and where they come from, read from the JSON of a result file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 from .fields import Fields
 from .results import (
     DIRECTIONS,
-    MRA,
     BusyTiming,
     ClosenessResult,
     Direction,
@@ -123,21 +123,22 @@ def not_run(entry: Fields) -> NotRun:
     )
 
 
-def stage(entry: Fields) -> Stage:
-    """An item of the list "stages"."""
-    return Stage(
-        method=entry.text_if_any("method") or MRA,
-        tokens=entry.count("tokens"),
-        direction=entry.text("direction"),
-        stage=entry.text("stage"),
-        seconds=entry.number("seconds"),
-        share=entry.number("share"),
-        floor_bytes_seconds=entry.number_if_any("floor_bytes_seconds"),
-        floor_operations_seconds=entry.number_if_any("floor_operations_seconds"),
-        bandwidth=entry.number_if_any("bandwidth"),
-        bandwidth_all_threads=entry.number_if_any("bandwidth_all_threads"),
-        peak=entry.number_if_any("peak"),
-    )
+def stages(extra: Fields) -> Iterator[Stage]:
+    """The stages of a benchmark of kind "stages", from its extra_info."""
+    for one in extra.objects("stages"):
+        yield Stage(
+            method=extra.label("method"),
+            tokens=extra.count("tokens"),
+            direction=extra.text("direction", among=DIRECTIONS),
+            stage=one.label("stage"),
+            seconds=one.number("seconds"),
+            share=one.number("share"),
+            floor_bytes_seconds=one.number_if_any("floor_bytes_seconds"),
+            floor_operations_seconds=one.number_if_any("floor_operations_seconds"),
+            bandwidth=extra.number_if_any("bandwidth"),
+            bandwidth_all_threads=extra.number_if_any("bandwidth_all_threads"),
+            peak=extra.number_if_any("peak"),
+        )
 
 
 def _speed_up(extra: Fields) -> Span:

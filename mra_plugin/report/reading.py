@@ -10,11 +10,11 @@ from mra_plugin.errors import UserError
 
 from .comparisons import is_comparison, read_comparison
 from .distillations import is_distillation, read_distillation
-from .entries import busy, closeness, not_run, picture, retrieval, source, stage, timing
+from .entries import busy, closeness, not_run, picture, retrieval, source, stages, timing
 from .fields import Fields, halves_of_characters, short
 from .results import Results, Source, Timing
 
-KINDS = ("attention", "layer", "busy", "closeness", "retrieval", "picture")
+KINDS = ("attention", "layer", "busy", "closeness", "retrieval", "picture", "stages")
 
 
 def read_results(paths: Sequence[Path]) -> list[Results]:
@@ -85,8 +85,7 @@ def _parsed(whole: Fields, path: Path) -> list[Results]:
             groups[group] = _nothing_yet(whole, path, *group)
         groups[group] = _with(groups[group], kind, extra)
     missing = tuple(map(not_run, whole.objects("not_run")))
-    stages = tuple(map(stage, whole.objects("stages")))
-    if not groups and not missing and not stages:
+    if not groups and not missing:
         raise UserError(
             f"{path} holds nothing to report: no benchmark has an extra_info with a 'kind' "
             f"among {', '.join(KINDS)}"
@@ -96,8 +95,8 @@ def _parsed(whole: Fields, path: Path) -> list[Results]:
         f"{path.name}: {count} benchmark{'s' * (count != 1)} {what} left out"
         for what, count in left_out.items()
     )
-    # What could not run, and the stages, name no device and no data type: they stand once.
-    found[0] = replace(found[0], not_run=missing, stages=stages, notes=notes)
+    # What could not run names no device and no data type: it stands once.
+    found[0] = replace(found[0], not_run=missing, notes=notes)
     return found
 
 
@@ -126,6 +125,8 @@ def _with(results: Results, kind: str, extra: Fields) -> Results:
         return replace(results, retrieval=(*results.retrieval, retrieval(extra)))
     if kind == "picture":
         return replace(results, pictures=(*results.pictures, picture(extra)))
+    if kind == "stages":
+        return replace(results, stages=(*results.stages, *stages(extra)))
     return replace(results, closeness=(*results.closeness, closeness(extra)))
 
 
@@ -154,7 +155,7 @@ def _joined(first: Results, second: Results) -> Results:
         encoders=first.encoders + second.encoders,
         distillations=first.distillations + second.distillations,
         not_run=tuple(dict.fromkeys(first.not_run + second.not_run)),
-        stages=second.stages or first.stages,
+        stages=first.stages + second.stages,
         notes=first.notes + second.notes,
     )
 
@@ -195,6 +196,7 @@ def _without_repetitions(results: Results) -> Results:
     closeness = tuple({(c.method, c.tokens, c.budget): c for c in results.closeness}.values())
     retrieval = tuple({(r.collection, r.method, r.tokens): r for r in results.retrieval}.values())
     pictures = tuple({(p.what, p.grid, p.method): p for p in results.pictures}.values())
+    stages = tuple({(s.method, s.tokens, s.direction, s.stage): s for s in results.stages}.values())
     encoders = tuple(
         {
             (e.model, e.text, e.attention, repr(e.params), e.tokens): e for e in results.encoders
@@ -202,9 +204,9 @@ def _without_repetitions(results: Results) -> Results:
     )
     before = (
         *(results.attention, results.layer, results.busy, results.closeness),
-        *(results.retrieval, results.pictures, results.encoders),
+        *(results.retrieval, results.pictures, results.stages, results.encoders),
     )
-    after = (*timings, busy, closeness, retrieval, pictures, encoders)
+    after = (*timings, busy, closeness, retrieval, pictures, stages, encoders)
     repeated = sum(map(len, before)) - sum(map(len, after))
     note = (f"{repeated} of the measurements were repeated later: the last ones count",)
     return replace(
@@ -215,6 +217,7 @@ def _without_repetitions(results: Results) -> Results:
         closeness=closeness,
         retrieval=retrieval,
         pictures=pictures,
+        stages=stages,
         encoders=encoders,
         notes=results.notes + note * (repeated > 0),
     )

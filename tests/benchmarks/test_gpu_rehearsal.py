@@ -57,9 +57,15 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
     return json.loads(file.read_text()), done.stdout
 
 
+def extras(result: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The extra_info of all benchmarks of a kind."""
+    found = (one["extra_info"] for one in result["benchmarks"])
+    return [one for one in found if one["kind"] == kind]
+
+
 def test_every_contender_has_a_result_or_a_reason(rehearsed: tuple[dict[str, Any], str]) -> None:
     result, _ = rehearsed
-    found = [one["extra_info"] for one in result["benchmarks"]]
+    found = extras(result, "attention")
     done = {(one["method"], one["tokens"], one["direction"]) for one in found}
     missing = {(one["method"], one["tokens"], one["direction"]) for one in result["not_run"]}
     assert not done & missing
@@ -73,8 +79,7 @@ def test_every_contender_has_a_result_or_a_reason(rehearsed: tuple[dict[str, Any
 
 def test_entries_hold_what_a_reader_needs(rehearsed: tuple[dict[str, Any], str]) -> None:
     result, _ = rehearsed
-    for one in (entry["extra_info"] for entry in result["benchmarks"]):
-        assert one["kind"] == "attention"
+    for one in extras(result, "attention"):
         assert one["reference"] == "flash"
         assert one["shape"] == [64 // one["tokens"], 1, one["tokens"], 16]
         assert one["seconds"] > 0
@@ -89,7 +94,7 @@ def test_entries_hold_what_a_reader_needs(rehearsed: tuple[dict[str, Any], str])
             assert one["relative_error"] < 1e-5
         else:
             assert 1e-3 < one["relative_error"] < 2
-    same = {one["extra_info"]["method"]: one["extra_info"] for one in result["benchmarks"]}
+    same = {one["method"]: one for one in extras(result, "attention")}
     assert same["mra 16x3"]["relative_error"] == pytest.approx(same["original"]["relative_error"])
     assert same["mra 16x3"]["params"] == {"block_size": 16, "block_per_row": 3}
     assert result["machine_info"]["versions"]["torch"] == result["machine_info"]["torch"]
@@ -104,7 +109,7 @@ def test_flex_attention_sees_the_blocks_that_mra_chose(
     sparse = mra_attention(
         query, key, value, block_size=16, block_per_row=3, approx_mode="sparse", impl="reference"
     )
-    extra = [entry["extra_info"] for entry in rehearsed[0]["benchmarks"]]
+    extra = extras(rehearsed[0], "attention")
     (flex,) = (one for one in extra if one["method"] == "flex_attention 16x3")
     assert flex["relative_error"] == pytest.approx(((sparse - exact).norm() / exact.norm()).item())
 
@@ -113,11 +118,11 @@ def test_stages_add_up_and_are_printed(rehearsed: tuple[dict[str, Any], str]) ->
     result, printed = rehearsed
     stages = ["pooling", "choosing", "coarse", "fine"]
     for tokens, direction in ((t, d) for t in (32, 64) for d in ("forward", "training")):
-        found = [
-            one
-            for one in result["stages"]
+        (found,) = (
+            one["stages"]
+            for one in extras(result, "stages")
             if (one["tokens"], one["direction"]) == (tokens, direction)
-        ]
+        )
         assert [one["stage"] for one in found] == stages
         assert sum(one["share"] for one in found) == pytest.approx(1)
         assert all(one["floor_bytes_seconds"] > 0 for one in found)

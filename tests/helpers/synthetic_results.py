@@ -250,6 +250,23 @@ def results(entries: list[dict[str, Any]] | None = None, **changes: Any) -> dict
     return content | changes
 
 
+def stages_of(
+    method: str, tokens: int, stages: list[dict[str, Any]], **changes: Any
+) -> dict[str, Any]:
+    """A benchmark of the stages of a call."""
+    extra = {
+        "kind": "stages",
+        "method": method,
+        "tokens": tokens,
+        "direction": "forward",
+        "device": "cpu",
+        "dtype": "float32",
+        "stages": stages,
+        **changes,
+    }
+    return benchmark(f"stages[{tokens}]", extra)
+
+
 def gpu_results() -> dict[str, Any]:
     """Attention alone on a GPU, with the times of its stages and a kind not known here."""
     entries = [
@@ -269,8 +286,6 @@ def gpu_results() -> dict[str, Any]:
     }
     stages = [
         {
-            "tokens": 16384,
-            "direction": "forward",
             "stage": stage,
             "seconds": seconds,
             "share": share,
@@ -280,7 +295,8 @@ def gpu_results() -> dict[str, Any]:
         for stage, seconds, share in (("pool", 2e-5, 0.1), ("chosen blocks", 1.8e-4, 0.9))
     ]
     unknown = benchmark("tiles[64]", {"kind": "tiles", "tiles": 64})
-    return results([*entries, unknown], machine_info=machine, stages=stages, not_run=[])
+    entries += [stages_of("mra", 16384, stages, device="cuda:0", dtype="bfloat16"), unknown]
+    return results(entries, machine_info=machine, not_run=[])
 
 
 def comparison(**changes: Any) -> dict[str, Any]:
