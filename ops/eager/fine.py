@@ -21,8 +21,9 @@ from .terms import Gradients, Whole
 from .tiles import Layout, Tile, lay_out, tile_backward, tile_forward
 
 # Bytes of keys and values gathered for one tile. On a CPU they stay in the caches that the cores
-# reach without a trip to memory; other devices want fewer, larger calls.
-_TILE_BYTES_CPU = 4 << 20
+# reach without a trip to memory, and no fewer: after each step threads wait for the slowest, which
+# takes long on a busy machine. Other devices want fewer, larger calls.
+_TILE_BYTES_CPU = 16 << 20
 _TILE_BYTES = 256 << 20
 
 
