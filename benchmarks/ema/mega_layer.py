@@ -17,10 +17,9 @@ import moving_average
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
-from torch.profiler import ProfilerActivity, profile
 
 from mra_plugin import MegaConfig, MegaModel
-from mra_plugin.encoders.measure import seconds_of
+from mra_plugin.encoders.measure import memory_changes, seconds_of
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -65,11 +64,8 @@ def step(run: Layer, x: Tensor, *, trains: bool) -> None:
 
 def held_bytes(run: Layer, x: Tensor) -> int:
     """What one forward pass leaves in memory for its backward, its input included."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        out = run(x.clone().requires_grad_())
-    events = profiler.profiler.kineto_results.events()
-    held: int = sum(event.nbytes() for event in events if event.name() == "[memory]")
-    return held - out.nbytes
+    out, changes = memory_changes(lambda: run(x.clone().requires_grad_()))
+    return sum(changes) - out.nbytes
 
 
 def build(size: int, chunk: int, *, decoder: bool) -> nn.Module:

@@ -1,5 +1,6 @@
 """Time and memory of encoders that differ in their attention alone, beside their closeness."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -151,15 +152,21 @@ def peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor
         return result, torch.cuda.max_memory_allocated(device) - before
     if device.type != "cpu":
         return run(), None
+    result, changes = memory_changes(run)
+    return result, max(itertools.accumulate(changes), default=0)
+
+
+def memory_changes(run: Callable[[], Tensor]) -> tuple[Tensor, list[int]]:
+    """Runs something on a CPU, and gives its result and the bytes that PyTorch took for it.
+
+    Those that it gave back are below 0; in the order of time. Together they are what is still held,
+    the result included.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = run()
     events = profiler.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    held = peak = 0
-    for _, change in changes:
-        held += change
-        peak = max(peak, held)
-    return result, peak
+    return result, [change for _, change in changes]
 
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:

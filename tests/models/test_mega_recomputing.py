@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers.tiny_mega import DECODER, make, padded
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
+from mra_plugin.encoders.measure import memory_changes
 from mra_plugin.models.mega import gated_attention, layer_parts
 
 VARIANTS = {
@@ -53,11 +53,9 @@ def test_gradients_are_those_of_keeping_everything(
 
 def held_bytes(run: Callable[[], Tensor]) -> int:
     """What a forward pass leaves in memory, its result included."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        out = run()
+    out, changes = memory_changes(run)
     assert out.requires_grad
-    events = profiler.profiler.kineto_results.events()
-    return sum(event.nbytes() for event in events if event.name() == "[memory]")
+    return sum(changes)
 
 
 def test_less_than_half_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
