@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from mra_plugin.ops import exact
 from mra_plugin.ops.token_order import tile_order
 
 from .built_attention import BuiltAttention
@@ -96,10 +96,8 @@ def attend_arranged(
             outer,
             scale=scale,
         )
-        mask = None if keys is None else keys[:, :, None]
-        others = scaled_dot_product_attention(
-            outside(query), key, value, attn_mask=mask, scale=scale
-        )
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        others = exact.attend(outside(query), key, value, padding, None, factor)
     else:
         query, key, value = (torch.cat([outside(x), inside(x)], 2) for x in (query, key, value))
         real = None if inner is None or outer is None else torch.cat([outer, inner], 1)

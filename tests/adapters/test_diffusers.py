@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from helpers.recording import NAME as RECORDER
 from helpers.recording import Recorder
 from helpers.tiny_diffusers import TEXT, TINY, inputs_of, make, output, touched
@@ -14,8 +15,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 import mra_plugin
+from mra_plugin.adapters.built_attention import build
 from mra_plugin.adapters.diffusers import dispatch
 from mra_plugin.adapters.diffusers.layouts import LAYOUTS
+from mra_plugin.adapters.ordered_attention import attend_arranged, in_tiles
 from mra_plugin.ops.token_order import grid_coordinates, tile_order
 from mra_plugin.registry import build_attention
 
@@ -315,6 +318,66 @@ def test_diffusers_own_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(output(model, inputs), own)
         assert len(Recorder.seen) == 2 * calls
         model.set_attention_backend("native")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"is_causal": True},
+        {"attn_mask": torch.tensor([[True] * 6 + [False] * 2] * 2)},
+        {"attn_mask": torch.linspace(-1, 1, 8).expand(2, 1, 8, 8)},
+        {"attn_mask": torch.linspace(-1, 1, 8).expand(8, 8)},
+    ],
+    ids=["causal", "padding", "bias", "bias-of-all"],
+)
+def test_the_dispatch_has_all_else_from_the_native_backend(given: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 8, 2, 4)
+    found = dispatch_attention_fn(query, key, value, **given, backend="mra")
+    own = dispatch_attention_fn(query, key, value, **given, backend="native")
+    assert found.equal(own)
+    grouped = {"enable_gqa": True, **given}
+    found, own = (
+        dispatch_attention_fn(query, key[:, :, :1], value[:, :, :1], **grouped, backend=backend)
+        for backend in ("mra", "native")
+    )
+    assert found.equal(own)
+
+
+def test_the_dispatch_gives_no_log_sum_exps() -> None:
+    x = torch.randn(1, 8, 2, 4)
+    for backend in ("mra", "native"):
+        with pytest.raises(ValueError, match="return_lse=True"):
+            dispatch_attention_fn(x, x, x, attention_kwargs={"return_lse": True}, backend=backend)
+
+
+@pytest.mark.parametrize("name", ["DiTTransformer2DModel", "QwenImageTransformer2DModel"])
+def test_training_after_inference(name: str) -> None:
+    """Nothing of a call is left to the next, which may be of another kind."""
+    model, inputs = make(name), inputs_of(name, grid_of(name))
+    mra_plugin.patch(model, **FEW)
+    with torch.inference_mode():
+        some = output(model, inputs)
+    out = output(model, inputs)
+    torch.testing.assert_close(out, some)
+    out.sum().backward()
+    assert any(one.grad is not None and one.grad.any() for one in model.parameters())
+
+
+def test_nothing_at_padding_reaches_tokens_beside_a_grid() -> None:
+    torch.manual_seed(0)
+    attention = build("mra", FEW)
+    arrangement = in_tiles(grid_coordinates((4, 5)))
+    query, key, value = torch.randn(3, 3, 2, 26, 8)
+    padding = torch.ones(3, 26, dtype=torch.bool)
+    padding[0, 2:4] = padding[1, -3:] = False
+    padding[2] = False
+    own = attend_arranged(attention, query, key, value, padding, arrangement, 4, None)
+    assert not own[2].any()
+    for x in (key, value):
+        x.masked_fill_(~padding[:, None, :, None], torch.nan)
+    found = attend_arranged(attention, query, key, value, padding, arrangement, 4, None)
+    assert found.equal(own)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -33,7 +33,6 @@ class Choice:
     grid: tuple[int, ...] | None
     steps: Steps | None
     arrangement: Arrangement | None = None
-    _known: dict[Any, Arrangement] = field(default_factory=dict)
 
     def is_exact_now(self) -> bool:
         """Whether this step of the pipeline is one of the first ones, that stay exact."""
@@ -54,13 +53,8 @@ class Choice:
             self.steps.check()
         if self.layout is None:
             return
-        known, coordinates = coordinates_in(transformer, given, self.layout, self.grid)
-        if known is None:
-            self.arrangement = in_tiles(coordinates())
-            return
-        if known not in self._known:
-            self._known[known] = in_tiles(coordinates())
-        self.arrangement = self._known[known]
+        # Anew in each call: what is made in inference mode no later training could use.
+        self.arrangement = in_tiles(coordinates_in(transformer, given, self.layout, self.grid))
 
     def attend(
         self,

@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from mra_plugin.backends.mra import MRAAttention
 from mra_plugin.ops.presets import FOR_PRETRAINED
@@ -45,18 +44,30 @@ def _attend(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    return_lse: bool = False,
+    _parallel_config: Any = None,
 ) -> Tensor:
     """What the dispatch calls; tensors [B, N, H, D].
 
-    Exact but for self-attention without a mask, of which equal lengths are all that tells here.
+    Self-attention without a mask, of which equal shapes are all that tells here. All else goes to
+    diffusers' own backend for PyTorch's attention, as it came.
     """
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    alike = query.shape[:3] == key.shape[:3]
-    if alike and attn_mask is None and not is_causal and not dropout_p:
+    plain = attn_mask is None and not is_causal and not dropout_p
+    if plain and not return_lse and _parallel_config is None and query.shape[:3] == key.shape[:3]:
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         return _attention(query, key, value, scale=scale).transpose(1, 2)
-    if attn_mask is not None and attn_mask.ndim == 2 and attn_mask.shape[0] == query.shape[0]:
-        attn_mask = attn_mask[:, None, None]
-    out = scaled_dot_product_attention(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    dispatch: Any = sys.modules[MODULE]
+    native = dispatch._AttentionBackendRegistry._backends[dispatch.AttentionBackendName.NATIVE]
+    out: Tensor = native(
+        query,
+        key,
+        value,
+        attn_mask=attn_mask,
+        dropout_p=dropout_p,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=enable_gqa,
+        return_lse=return_lse,
+        _parallel_config=_parallel_config,
     )
-    return out.transpose(1, 2)
+    return out

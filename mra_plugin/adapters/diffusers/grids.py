@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,12 +11,10 @@ from mra_plugin.ops.token_order import grid_coordinates
 
 from .layouts import Layout
 
-Coordinates = Callable[[], Tensor]
-
 
 def coordinates_in(
     transformer: nn.Module, given: dict[str, Any], layout: Layout, grid: tuple[int, ...] | None
-) -> tuple[Hashable | None, Coordinates]:
+) -> Tensor:
     """Where the tokens of a call stand.
 
     Args:
@@ -28,8 +24,7 @@ def coordinates_in(
         grid: its sides, if they are known already.
 
     Returns:
-        What tells this grid from others, or None where only the device knows; and a function that
-        gives the coordinates [tokens, axes].
+        Coordinates [tokens, axes].
 
     Raises:
         ValueError: the call does not say it.
@@ -41,13 +36,12 @@ def coordinates_in(
     if grid is None and all(isinstance(given.get(name), int) for name in _SIDES):
         grid = tuple(given[name] for name in _SIDES)
     if grid is not None:
-        return (grid, device), partial(grid_coordinates, grid, device)
+        return grid_coordinates(grid, device)
     if isinstance(ids := given.get("img_ids"), Tensor):
         # [tokens, axes]; in older pipelines for each of the batch, and the same for all.
-        return None, partial(_first, ids)
+        return ids[0] if ids.ndim == 3 else ids
     if (shapes := given.get("img_shapes")) is not None:
-        pictures = _of_first_sample(shapes)
-        return (pictures, device), partial(_of_pictures, pictures, device)
+        return _of_pictures(_of_first_sample(shapes), device)
     raise ValueError(
         f"{type(transformer).__name__} was called without what tells the grid of its tokens "
         "(hidden_states with height and width, num_frames, height and width, img_ids, or "
@@ -69,10 +63,6 @@ def _patched(states: Tensor, transformer: nn.Module, layout: Layout) -> tuple[in
         return sides
     together = getattr(config, "patch_size_t", None) or (frames[0] if frames else 1)
     return (states.shape[1 if layout.frames_first else 2] // together, *sides)
-
-
-def _first(ids: Tensor) -> Tensor:
-    return ids[0] if ids.ndim == 3 else ids
 
 
 def _of_first_sample(shapes: Any) -> tuple[tuple[int, ...], ...]:
