@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.tiny_mega import DECODER, config, make, token_ids
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, EncoderDecoderCache
 
 import mra_plugin
 
@@ -207,6 +207,11 @@ def test_caches_that_do_not_fit_are_refused() -> None:
     other.update(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1), 0)
     with pytest.raises(TypeError, match="DynamicCache"):
         model(ids, past_key_values=other)
+    for pair in ((other, DynamicCache()), (DynamicCache(), other)):
+        with pytest.raises(TypeError, match="EncoderDecoderCache"):
+            model(ids, past_key_values=EncoderDecoderCache(*pair))
+    empty = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    assert model(ids, past_key_values=empty).past_key_values.get_seq_length() == 5
     with pytest.raises(ValueError, match="this one has 2 that keep 6"):
         decoder(**VARIANTS["chunks"])(ids, past_key_values=cache)
     with pytest.raises(ValueError, match="past_key_values are of a decoder"):

@@ -237,7 +237,7 @@ def test_inputs_are_checked() -> None:
     crossed = make(**DECODER, add_cross_attention=True)
     with pytest.raises(ValueError, match="needs encoder_hidden_states"):
         crossed(ids)
-    with pytest.raises(ValueError, match=r"encoder_attention_mask must have shape \[batch, 3\]"):
+    with pytest.raises(ValueError, match=r"encoder_attention_mask must have shape \(2, 3\)"):
         crossed(
             ids,
             encoder_hidden_states=torch.ones(2, 3, 32),
@@ -256,6 +256,20 @@ def test_cross_attention() -> None:
     assert not torch.allclose(
         hidden(model, ids, encoder_hidden_states=states + 1), plain, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("function", ["softmax", "laplace"])
+@torch.no_grad()
+def test_one_mask_of_an_encoder_for_all_rows(function: str) -> None:
+    model = make(**DECODER, add_cross_attention=True, attention_activation=function)
+    ids, states = token_ids(), torch.randn(2, 6, 32)
+    mask, of_encoder = torch.ones_like(ids), torch.tensor([[1, 1, 1, 1, 0, 0]])
+    mask[1, :3] = 0
+    given = {"attention_mask": mask, "encoder_hidden_states": states}
+    each = hidden(model, ids, **given, encoder_attention_mask=of_encoder.expand(2, -1))
+    assert hidden(model, ids, **given, encoder_attention_mask=of_encoder).equal(each)
+    with pytest.raises(ValueError, match=r"encoder_attention_mask must have shape \(2, 6\)"):
+        model(ids, **given, encoder_attention_mask=of_encoder.expand(3, -1))
 
 
 # A problem type goes by the labels of each call

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
 
 if TYPE_CHECKING:
     from .configuration import MegaConfig
@@ -252,5 +252,7 @@ def cache_for(config: MegaConfig, given: Any) -> MegaCache:
 
 
 def _has_read(cache: Cache) -> bool:
+    if isinstance(cache, EncoderDecoderCache):
+        return _has_read(cache.self_attention_cache) or _has_read(cache.cross_attention_cache)
     layers = getattr(cache, "layers", [])
     return any(getattr(layer, "keys", None) is not None and layer.keys.numel() for layer in layers)

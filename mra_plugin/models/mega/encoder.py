@@ -175,7 +175,7 @@ class MegaModel(MegaPreTrainedModel):
             inputs_embeds: word embeddings [B, L, D], in place of ``input_ids``.
             encoder_hidden_states: [B, Ls, D], what the cross attention of a decoder reads. A cache
                 holds what was made of them, and they may be left out behind one.
-            encoder_attention_mask: [B, Ls], likewise 1 = a real token.
+            encoder_attention_mask: [B, Ls] or [1, Ls], likewise 1 = a real token.
             past_key_values: the cache that a decoder goes on from; tokens in any number follow it.
                 It is changed in place, unless ``use_cache`` is False.
             use_cache: whether a decoder gives a cache; encoders have none. None: as the config
@@ -223,7 +223,7 @@ class MegaModel(MegaPreTrainedModel):
         elif padding is not None and config.add_cross_attention:
             leading = (padding.cumsum(-1) == 0).sum(-1)
         of_encoder = self._of_encoder(
-            encoder_hidden_states, encoder_attention_mask, cache, read, leading
+            batch, encoder_hidden_states, encoder_attention_mask, cache, read, leading
         )
 
         all_hidden_states, all_attentions, all_crosses = [x], [], []
@@ -275,6 +275,7 @@ class MegaModel(MegaPreTrainedModel):
 
     def _of_encoder(
         self,
+        batch: int,
         states: Tensor | None,
         mask: Tensor | None,
         cache: MegaCache | None,
@@ -294,13 +295,15 @@ class MegaModel(MegaPreTrainedModel):
             raise ValueError("a model with cross attention needs encoder_hidden_states")
         size = states.shape[1] if states is not None else held.shape[2]  # type: ignore[union-attr]
         self._check_length(size)
-        if mask is not None and (mask.ndim != 2 or mask.shape[1] != size):
-            raise ValueError(
-                f"encoder_attention_mask must have shape [batch, {size}], 1 = a real token, "
-                f"got {tuple(mask.shape)}"
-            )
+        if mask is not None:
+            if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != size:
+                raise ValueError(
+                    f"encoder_attention_mask must have shape {(batch, size)}, 1 = a real token, "
+                    f"got {tuple(mask.shape)}"
+                )
+            mask = mask.bool().expand(batch, -1)
         position: Tensor | int = read if leading is None else read - leading
-        return OfEncoder(states, None if mask is None else mask.bool(), position)
+        return OfEncoder(states, mask, position)
 
 
 def _padding(mask: Tensor | None, batch: int, length: int, read: int) -> Tensor | None:
