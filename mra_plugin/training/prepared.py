@@ -25,6 +25,7 @@ class PreparedTask:
         metrics: of all that was kept; None means the loss alone.
         notes: what the user should know.
         distillation: teacher and measure of closeness; None without distillation.
+        use_cache: what the model's config says of a cache; None if nothing.
     """
 
     model: PreTrainedModel
@@ -36,3 +37,7 @@ class PreparedTask:
     metrics: Callable[[Any], dict[str, float]] | None = None
     notes: list[str] = field(default_factory=list)
     distillation: Distillation | None = None
+    use_cache: bool | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.use_cache = getattr(self.model.config, "use_cache", None)

@@ -137,6 +137,9 @@ def _run(
     diverged.check_end(task.model, loss, trainer.state.global_step, str(out))
     if task.eval_data:
         trainer.evaluate()
+    if task.use_cache is not None:
+        # A Trainer turns it off for the training, and would leave the trained model so.
+        task.model.config.use_cache = task.use_cache
     trained = _save(config, out, trainer, distillation)
     if distillation and trained:
         after = distillation.closeness.measure(trained)

@@ -12,6 +12,7 @@ import torch
 from helpers.letter_data import save_lines
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import AutoConfig
 from typer.testing import Result
 
 from mra_plugin.errors import UserError
@@ -53,6 +54,13 @@ def test_a_run_leaves_nothing_behind(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names >= {"config.json", "model.safetensors", "trainer_state.json", "training.yaml"}
     assert not {name for name in names if name.startswith(".")}
+
+
+def test_the_config_is_the_models_own(finished: Path, bert: Path) -> None:
+    """A Trainer turns the cache off for the training alone."""
+    before, after = (AutoConfig.from_pretrained(path) for path in (bert, finished))
+    assert before.use_cache
+    assert after.use_cache
 
 
 @pytest.mark.parametrize("checkpoints", [1, 100])
