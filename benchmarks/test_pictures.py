@@ -1,4 +1,8 @@
-"""Attention of pictures and clips, in rows and in tiles: time and closeness on smooth latents."""
+"""Attention of pictures and clips, in rows and in tiles: time and closeness.
+
+Alone, in a block of a diffusion transformer, and in vision encoders; latents and pictures are
+smooth, and weights random.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from math import prod
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from cases import Case
 from closeness import closeness
 from interleaved import Step, compare
@@ -23,10 +29,17 @@ from mra_plugin.adapters.built_attention import build
 from mra_plugin.adapters.ordered_attention import attend_arranged, in_tiles
 from mra_plugin.ops.token_order import grid_coordinates
 
-QUICK = ((64, 64), (16, 16, 16))
-FULL = ((64, 64), (16, 16, 16), (128, 128), (16, 32, 32))
-# Of DiT-B, and as in `test_attention.py`.
+QUICK = [("attention", (64, 64)), ("block", (64, 64)), ("attention", (16, 16, 16))]
+FULL = [
+    *QUICK,
+    ("attention", (128, 128)),
+    ("block", (128, 128)),
+    ("attention", (16, 32, 32)),
+    *((encoder, (side, side)) for encoder in ("DINOv3", "SigLIP") for side in (32, 48, 64)),
+]
+# Of DiT-B, of the encoders' base sizes, and as in `test_attention.py`.
 HEADS, WIDTH = 12, 64
+LAYERS, PATCH = 2, 16
 EXACT = "exact"
 # The preset, and how tokens are ordered for it.
 METHODS: dict[str, dict[str, str | None] | None] = {
@@ -39,10 +52,7 @@ METHODS: dict[str, dict[str, str | None] | None] = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
         (what, grid, Case("picture", method, "forward", prod(grid)))
-        for grid in (FULL if settings_of(metafunc.config).full else QUICK)
-        for what in ("attention", "block")
-        # The block is that of a model of pictures.
-        if what == "attention" or len(grid) == 2
+        for what, grid in (FULL if settings_of(metafunc.config).full else QUICK)
         for method in METHODS
     ]
     ids = [f"{what}-{'x'.join(map(str, grid))}-{case.id}" for what, grid, case in cases]
@@ -87,7 +97,46 @@ def whole_block(method: str, grid: tuple[int, ...], settings: Settings) -> Calla
     return run
 
 
-RUNS = {"attention": attention_alone, "block": whole_block}
+def whole_encoder(
+    model_class: type[nn.Module], config_class: type[Any]
+) -> Callable[[str, tuple[int, ...], Settings], Callable[[], Tensor]]:
+    """Gives runs of some layers of an encoder on a smooth picture: [1, 1, tokens, channels]."""
+
+    def prepared(method: str, grid: tuple[int, ...], settings: Settings) -> Callable[[], Tensor]:
+        torch.manual_seed(0)
+        height, width = (PATCH * side for side in grid)
+        config = config_class(
+            hidden_size=HEADS * WIDTH,
+            intermediate_size=4 * HEADS * WIDTH,
+            num_attention_heads=HEADS,
+            num_hidden_layers=LAYERS,
+            patch_size=PATCH,
+            image_size=height,
+            # Random weights as small as training starts with hardly tell keys apart.
+            initializer_range=0.1,
+        )
+        model = model_class(config).to(settings.device, settings.dtype).eval()
+        if (params := METHODS[method]) is not None:
+            mra_plugin.patch(model, **params)
+        picture = smooth_field((height, width), 3).T.reshape(1, 3, height, width)
+        picture = picture.to(settings.device, settings.dtype)
+
+        def run() -> Tensor:
+            with torch.no_grad():
+                out: Tensor = model(picture).last_hidden_state
+            return out[:, None]
+
+        return run
+
+    return prepared
+
+
+RUNS: dict[str, Callable[[str, tuple[int, ...], Settings], Callable[[], Tensor]]] = {
+    "attention": attention_alone,
+    "block": whole_block,
+    "DINOv3": whole_encoder(transformers.DINOv3ViTModel, transformers.DINOv3ViTConfig),
+    "SigLIP": whole_encoder(transformers.SiglipVisionModel, transformers.SiglipVisionConfig),
+}
 
 
 @lru_cache(maxsize=1)

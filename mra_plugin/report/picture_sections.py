@@ -8,15 +8,15 @@ from .style import ordered
 from .tables import Section, Table, of_tables
 
 _TEXT = (
-    "Tokens of pictures and clips with smooth latents, attended to with exact attention and with "
-    "MRA. Tiles: tokens are ordered for attention alone, so that a block is a patch and no strip "
-    "of a line; what that takes is in the time. Speed-up: times as fast as exact attention, median "
-    "(range over the rounds)."
+    "Tokens of smooth pictures and clips, attended to with exact attention and with MRA. Tiles: "
+    "tokens are ordered for attention alone, so that a block is a patch and no strip of a line; "
+    "what that takes is in the time. Speed-up: times as fast as exact attention, median (range "
+    "over the rounds)."
 )
 
 
 def pictures(results: Results) -> Section | None:
-    """Every method on every grid, a table for attention alone and one for whole blocks."""
+    """Every method on every grid, a table for attention alone and one for each kind of model."""
     found = results.pictures
     kinds = dict.fromkeys(one.what for one in found)
     tables = [_table(kind, [one for one in found if one.what == kind]) for kind in kinds]
@@ -29,6 +29,8 @@ def _table(what: str, found: Sequence[PictureResult]) -> Table:
     titles = {
         "attention": "Attention alone",
         "block": "A diffusion transformer of one block",
+        "DINOv3": "A DINOv3 of the base size, two layers of it",
+        "SigLIP": "A SigLIP of the base size, two layers of it",
     }
     return Table(
         titles.get(what, what.capitalize()),
