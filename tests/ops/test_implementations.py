@@ -223,3 +223,37 @@ def test_the_first_call_of_a_process_may_be_traced(impl: str) -> None:
 def test_so_may_the_first_call_of_the_kernels() -> None:
     pytest.importorskip("triton", reason="triton has no wheel for this platform")
     first_call_in_a_trace("triton", TRITON_INTERPRET="1")
+
+
+def test_a_mask_that_hides_nothing_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact attention goes by PyTorch's faster way without a mask, and copies nothing."""
+    given: list[Any] = []
+    own = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        given.append((key, value, options["attn_mask"]))
+        return own(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    query, key, value = torch.randn(3, 2, 2, 40, 8)
+    mask = torch.ones(2, 40, dtype=torch.bool)
+    without = mra_attention(query, key, value, exact_up_to=40)
+    assert mra_attention(query, key, value, mask, exact_up_to=40).equal(without)
+    assert given[1][0] is key
+    assert given[1][1] is value
+    assert given[1][2] is None
+    mask[1, 7] = False
+    mra_attention(query, key, value, mask, exact_up_to=40)
+    assert given[2][2] is not None
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_exact_attention_can_be_mapped_over_masks() -> None:
+    x, mask = torch.randn(3, 2, 2, 40, 8), torch.ones(3, 2, 40, dtype=torch.bool)
+    mask[1, 0, 5:9] = False
+
+    def attend(x: Tensor, mask: Tensor) -> Tensor:
+        return mra_attention(x, x, x, mask, exact_up_to=40)
+
+    expected = torch.stack([attend(*one) for one in zip(x, mask, strict=True)])
+    torch.testing.assert_close(torch.vmap(attend)(x, mask), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, cast
@@ -159,6 +160,7 @@ def _may_cross(module: nn.Module) -> bool:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.cache
 def _takes_other_states(layer_class: type[nn.Module]) -> bool:
     taken = inspect.signature(layer_class.forward).parameters
     return "encoder_hidden_states" in taken or "key_value_states" in taken
