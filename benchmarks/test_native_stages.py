@@ -64,17 +64,13 @@ def test_native_stages(
     shape = (1, HEADS, case.tokens, CHANNELS)
     inputs = [torch.randn(shape, generator=generator) for _ in range(3)]
     all_threads = bandwidth()
+    attend = partial(mra_attention, *inputs, **asdict(options), impl="native")
     runs: list[dict[str, float]] = []
     with runs_or_is_listed(case):
         found = timed()
-
-        def run() -> None:
-            attend = partial(mra_attention, *inputs, **asdict(options), impl="native")
-            runs.append(found.seconds(attend))
-
         with found.in_use():
             best = found.device()
-            benchmark.pedantic(run, rounds=RUNS)
+            benchmark.pedantic(lambda: runs.append(found.seconds(attend)), rounds=RUNS)
     fastest = min(runs, key=lambda one: sum(one.values()))
     work = work_of_stages(case.tokens, CHANNELS, HEADS, options)
     benchmark.extra_info.update(

@@ -73,6 +73,20 @@ def attention_alone(method: str, grid: tuple[int, ...], settings: Settings) -> C
     return partial(attend_arranged, attention, query, key, value, None, arrangement, 0, None)
 
 
+def with_method(model: nn.Module, method: str, settings: Settings) -> nn.Module:
+    """A model where it is measured, with a method's attention."""
+    model = model.to(settings.device, settings.dtype).eval()
+    if (params := METHODS[method]) is not None:
+        mra_plugin.patch(model, **params)
+    return model
+
+
+def smooth_picture(channels: int, height: int, width: int, settings: Settings) -> Tensor:
+    """[1, channels, height, width]."""
+    field = smooth_field((height, width), channels).T.reshape(1, channels, height, width)
+    return field.to(settings.device, settings.dtype)
+
+
 def whole_block(method: str, grid: tuple[int, ...], settings: Settings) -> Callable[[], Tensor]:
     """Runs a DiT with one block, random weights, on smooth latents: [1, 1, pixels, channels]."""
     import diffusers
@@ -82,11 +96,8 @@ def whole_block(method: str, grid: tuple[int, ...], settings: Settings) -> Calla
     model: nn.Module = diffusers.DiTTransformer2DModel(
         num_attention_heads=HEADS, attention_head_dim=WIDTH, num_layers=1, sample_size=2 * height
     )
-    model = model.to(settings.device, settings.dtype).eval()
-    if (params := METHODS[method]) is not None:
-        mra_plugin.patch(model, **params)
-    latents = smooth_field((2 * height, 2 * width), 4).T.reshape(1, 4, 2 * height, 2 * width)
-    latents = latents.to(settings.device, settings.dtype)
+    model = with_method(model, method, settings)
+    latents = smooth_picture(4, 2 * height, 2 * width, settings)
     step, label = (torch.zeros(1, dtype=torch.long, device=settings.device) for _ in range(2))
 
     def run() -> Tensor:
@@ -115,11 +126,8 @@ def whole_encoder(
             # Random weights as small as training starts with hardly tell keys apart.
             initializer_range=0.1,
         )
-        model = model_class(config).to(settings.device, settings.dtype).eval()
-        if (params := METHODS[method]) is not None:
-            mra_plugin.patch(model, **params)
-        picture = smooth_field((height, width), 3).T.reshape(1, 3, height, width)
-        picture = picture.to(settings.device, settings.dtype)
+        model = with_method(model_class(config), method, settings)
+        picture = smooth_picture(3, height, width, settings)
 
         def run() -> Tensor:
             with torch.no_grad():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .blocks import block_count
 from .options import MRAOptions
+from .real_tokens import hides_nothing
 
 # Those that are of no account once nothing is approximated, or that say when that is.
 SERVES = frozenset(
@@ -65,7 +66,7 @@ def attend(
     """
     mask = None
     served = query_padding_mask
-    if key_padding_mask is not None and not _hides_nothing(key_padding_mask):
+    if key_padding_mask is not None and not hides_nothing(key_padding_mask):
         any_key = key_padding_mask.any(-1, keepdim=True)
         # A softmax over nothing is nan, whose gradient no later zero can stop.
         mask = (key_padding_mask | ~any_key)[:, None, None, :]
@@ -77,13 +78,3 @@ def attend(
         query, key, value, attn_mask=mask, scale=scale
     )
     return out if served is None else out.masked_fill(~served[:, None, :, None], 0)
-
-
-def _hides_nothing(mask: Tensor) -> bool:
-    """Whether all tokens are known to be real; looks where that costs nothing."""
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    # What stands for a tensor while a program is recorded or transformed can't be looked into.
-    if type(mask) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(mask):
-        return False
-    return bool(mask.all())

@@ -33,6 +33,16 @@ class Orders(NamedTuple):
     key: Tensor | None
 
 
+def hides_nothing(mask: Tensor) -> bool:
+    """Whether all tokens of a mask [B, N] are known to be real; looks where that costs nothing."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    # What stands for a tensor while a program is recorded or transformed can't be looked into.
+    if type(mask) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(mask):
+        return False
+    return bool(mask.all())
+
+
 def real_first(problem: Problem, *, look: bool = False) -> Orders:
     """The orders in which real tokens come first.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mra_plugin.ops import exact
+from mra_plugin.ops.checks import check_scale
 from mra_plugin.ops.token_order import tile_order
 
 from .built_attention import BuiltAttention
@@ -96,7 +97,7 @@ def attend_arranged(
             outer,
             scale=scale,
         )
-        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        factor = check_scale(scale, query.shape[-1])
         others = exact.attend(outside(query), key, value, padding, None, factor)
     else:
         query, key, value = (torch.cat([outside(x), inside(x)], 2) for x in (query, key, value))

@@ -15,6 +15,7 @@ from mra_plugin.adapters.transformers.config_attention import (
     attention_for,
 )
 from mra_plugin.models.calls import as_asked, check_inputs
+from mra_plugin.ops.real_tokens import hides_nothing
 
 from .cache import MegaCache, cache_for
 from .configuration import MegaConfig
@@ -317,6 +318,5 @@ def _padding(mask: Tensor | None, batch: int, length: int, read: int) -> Tensor 
             f"got {tuple(mask.shape)}"
         )
     padding = mask[:, -length:].bool() if length else mask[:, :0].bool()
-    # Where a look costs nothing; attention without a mask is faster.
-    looks = mask.device.type == "cpu" and not torch.compiler.is_compiling()
-    return None if looks and bool(padding.all()) else padding
+    # Attention without a mask is faster.
+    return None if hides_nothing(padding) else padding
